@@ -1,0 +1,968 @@
+"""The recorder: the loop between the receiver and the database.
+
+It opens the sources and holds them, starts the receiver and replaces it when
+it dies or hangs, scans /proc once the subscription stands, feeds the tracker,
+and commits what has changed at most ``flush_interval_s`` after it happened.
+
+It owns no rule about lifetimes (``history``) and no SQL (``store``).
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import apsw
+
+from prochist import __version__
+from prochist.capture import connector, procfs, taskstats
+from prochist.capture.channel import (
+    DEFAULT_CAPACITY,
+    ChannelReader,
+    Scheduling,
+    Word,
+    create_channel,
+)
+from prochist.capture.connector import Message
+from prochist.capture.execprobe import ExecProbe, open_exec_probe
+from prochist.capture.observation import (
+    MAGIC,
+    Clock,
+    Counters,
+    Host,
+    Messages,
+    Record,
+    Restarted,
+    Scanned,
+    decode_records,
+    encode,
+    whole_record,
+)
+from prochist.clock import NS_PER_SECOND, ClockReading, EpochNs, MonotonicNs, read_clock
+from prochist.errors import ProchistError
+from prochist.history.loss import SequenceGaps
+from prochist.history.tracker import Tracker
+from prochist.service.clockwatch import ClockWatch
+from prochist.service.heartbeat import Heartbeat
+from prochist.service.names import user_names
+from prochist.service.notify import Notifier
+from prochist.store.database import open_writer, translate
+from prochist.store.writer import (
+    BLIND,
+    CLOCK_STEP,
+    DOWN,
+    OVERRUN,
+    SUSPEND,
+    Gap,
+    Progress,
+    Writer,
+)
+
+TAKE_BYTES = 1024 * 1024
+"""How much of the backlog is decoded at once; also the backlog at which waiting ends early."""
+
+GATHER_SHARE = 0.6
+"""Part of the flush interval in which events are gathered; the rest is for writing them."""
+
+MOST_PENDING = 200_000
+"""Rows kept in memory when they cannot be written; then events stay in the channel, and then in
+the kernel, where what does not fit is counted."""
+
+COMMIT_ROWS = 20_000
+"""Rows after which a batch is committed although more waits."""
+
+HANG_S = 1.0
+"""Time without a heartbeat after which the receiver is replaced."""
+
+SCAN_HANG_S = 3.0
+"""Time without progress after which the scanner is replaced."""
+
+RETRY_S = 1.0
+"""How long to wait after a failed commit."""
+
+MOST_RESTARTS = 10
+"""Replacements of the receiver within a minute after which recording is given up."""
+
+TICK_S = 0.4
+"""How often to look after the receiver and the clocks."""
+
+HEARTBEAT_S = 5.0
+"""How often the subscription has to prove that it delivers."""
+
+PROOF_S = 2.0
+"""Time after which a heartbeat that has not come back means that we are blind."""
+
+MOST_RENEWALS = 5
+"""Attempts to subscribe again, one after the other, before waiting for the next heartbeat."""
+
+RESYNC_BACKLOG = 64 * 1024
+"""After a loss, /proc is scanned when no more bytes than this wait in the channel, ..."""
+
+RESYNC_S = 5.0
+"""... or after so many seconds."""
+
+COMPLETE_LAG_NS = 50_000_000
+"""Events as old as this have been received when the channel is empty."""
+
+EXEC_RING_BYTES = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user asked for."""
+
+    database: Path
+    flush_interval_s: float = 0.25
+    receive_buffer_bytes: int = 64 * 1024 * 1024
+    exec_source: str = "auto"
+    """``bpf`` insists on the exec probe, ``proc`` never tries it, ``auto`` takes what it can get."""
+    capture: Path | None = None
+    hang_s: float = HANG_S
+    """Replace a receiver that is silent for so long; 0 never."""
+    simulate_loss: int = 0
+    """Events to drop on purpose, once, to see that loss is told."""
+    simulate_silence: bool = False
+    """Drop all events on purpose until the subscription is renewed."""
+    proc: str = "/proc"
+    channel_bytes: int = DEFAULT_CAPACITY
+
+
+@dataclass
+class Summary:
+    """What was recorded."""
+
+    lives: int = 0
+    execs: int = 0
+    execs_described: int = 0
+    events: int = 0
+    lost: int = 0
+    unwritten: int = 0
+    duration_s: float = 0.0
+    gaps: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+Say = Callable[[str], None]
+
+
+def read_host(clock: ClockReading, *, proc: str = "/proc") -> Host:
+    """Read which machine and boot this is."""
+
+    def read(path: str) -> str:
+        with contextlib.suppress(OSError):
+            return Path(path).read_text(encoding="utf-8", errors="replace").strip()
+        return ""
+
+    return Host(
+        boot_id=read(f"{proc}/sys/kernel/random/boot_id"),
+        host=socket.gethostname(),
+        machine_id=read("/etc/machine-id"),
+        kernel=os.uname().release,
+        booted_at_ns=EpochNs(clock.epoch_offset_ns - clock.boot_offset_ns),
+    )
+
+
+class DatabaseLock:
+    """The lock that one recorder holds per database, on a file beside it."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            ProchistError: another recorder has it, or it cannot be made.
+
+        """
+        lock = f"{path}.lock"
+        try:
+            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        except OSError as error:
+            message = f"cannot lock {path}: {error.strerror}"
+            raise ProchistError(message, hint=f"check the permissions of {path.parent}") from error
+        self._fd = fd
+        for _ in range(10):  # someone who asks for the status holds it for an instant
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(0.02)
+                continue
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            return
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        message = f"another recorder (pid {holder}) is recording into {path}"
+        raise ProchistError(message, hint="stop it, or record elsewhere with --db")
+
+    def close(self) -> None:
+        """Give the lock back."""
+        os.close(self._fd)
+
+
+class Sink:
+    """Takes records, in order: feeds tracker, loss accounting and writer, and commits.
+
+    The one path of live events and of a replay.
+    """
+
+    def __init__(self, writer: Writer, tracker: Tracker, losses: SequenceGaps) -> None:
+        self.writer = writer
+        self.tracker = tracker
+        self.losses = losses
+        self.newest_ns = MonotonicNs(0)
+        """Timestamp of the newest event."""
+        self.facts: dict[str, object] = {}
+        self.heartbeat: Heartbeat | None = None
+        self.down_lost = 0
+        """Events that the sequence numbers show as missed before the first of this recording."""
+        self.lost_since_scan = False
+        self.other_lost = 0
+        """Records of the other sources that were lost."""
+        self.gaps = 0
+        self.drop_next = 0
+        """Events to drop on purpose."""
+        self.is_silenced = False
+        self._counters: Counters | None = None
+
+    def feed(self, record: Record) -> None:
+        """Apply one record."""
+        match record:
+            case Messages(messages):
+                if self.drop_next or self.is_silenced:
+                    record = self._drop(messages)
+                    messages = record.messages
+                if not messages:
+                    return
+                self._account(messages)
+                self.newest_ns = max(self.newest_ns, messages[-1].timestamp_ns)
+                if self.heartbeat is not None:
+                    self.heartbeat.look_for(messages)
+            case Counters():
+                self._count(record)
+        self.writer.add(self.tracker.feed(record))
+
+    def _drop(self, messages: list[Message]) -> Messages:
+        if self.is_silenced:
+            return Messages([])
+        kept = messages[self.drop_next :]
+        self.drop_next -= len(messages) - len(kept)
+        return Messages(kept)
+
+    def _account(self, messages: list[Message]) -> None:
+        missing = self.losses.feed(messages)
+        if not missing:
+            return
+        overrun = [m for m in missing if m.after_ns is not None]
+        self.down_lost += sum(m.count for m in missing if m.after_ns is None)
+        if overrun:
+            since = min(m.after_ns for m in overrun if m.after_ns is not None)
+            until = max(m.before_ns for m in overrun)
+            lost = sum(m.count for m in overrun)
+            self.tracker.missed(since, until)
+            self.lost_since_scan = True
+            self.add_gap(OVERRUN, since, until, lost, "proc connector")
+
+    def _count(self, counters: Counters) -> None:
+        """Turn what the other sources dropped since the last counters into gaps."""
+        before = self._counters
+        self._counters = counters
+        if before is None:
+            return
+        tasks = (counters.taskstats_drops - before.taskstats_drops) & 0xFFFFFFFF
+        if tasks:
+            self.tracker.missed_tasks(counters.at_ns)
+            self.add_gap(OVERRUN, before.at_ns, counters.at_ns, tasks, "taskstats")
+            self.other_lost += tasks
+        probes = max(0, counters.probe_losses - before.probe_losses)
+        if probes:
+            self.add_gap(OVERRUN, before.at_ns, counters.at_ns, probes, "exec probe")
+            self.other_lost += probes
+
+    def add_gap(
+        self, kind: int, since: MonotonicNs, until: MonotonicNs, lost: int | None, detail: str
+    ) -> None:
+        """Record a gap between two instants of CLOCK_MONOTONIC."""
+        epoch = self.tracker.epoch
+        self.writer.add_gap(Gap(epoch(since), max(epoch(since), epoch(until)), kind, lost, detail))
+        self.gaps += 1
+
+    def commit(self, clock: ClockReading, at: MonotonicNs) -> int:
+        """Write what was gathered; events are complete until ``at``. Return how many lives that were.
+
+        Raises:
+            apsw.Error: nothing was written; all is kept.
+
+        """
+        progress = Progress(
+            clock.epoch(at), at, self.losses.received, self.losses.missing, self.facts,
+            self.losses.newest,
+        )  # fmt: skip
+        return self.writer.commit(self.tracker.next_id, progress)
+
+
+class Recorder:
+    """Records until it is told to stop. Use it as a context manager: it opens much."""
+
+    def __init__(self, settings: Settings, say: Say, notifier: Notifier | None = None) -> None:
+        self._settings = settings
+        self._say_line = say
+        self._notifier = notifier or Notifier()
+        self._undo = contextlib.ExitStack()
+        self._poller = select.poll()
+        self._stop_requested = False
+        self._receiver: subprocess.Popen[bytes] | None = None
+        self._restarts: list[float] = []
+        self._restart_count = 0
+        self._left_over = b""
+        self._retry_at = 0.0
+        self._failing: str | None = None
+        self._capture: BinaryIO | None = None
+        self._began = time.monotonic()
+        self._complete_ns = MonotonicNs(0)
+        self._probe: ExecProbe | None = None
+        self._tasks: taskstats.Subscription | None = None
+        self._without: dict[str, str] = {}
+        """Sources that are missing, and why."""
+        self._resync_by: float | None = None
+        self._next_beat = 0.0
+        self._blind_since: MonotonicNs | None = None
+        self._renewals = 0
+
+    def _say(self, line: str) -> None:
+        with contextlib.suppress(OSError):  # a closed terminal must not end a recording
+            self._say_line(line)
+
+    # --- opening --------------------------------------------------------------
+
+    def __enter__(self) -> "Recorder":
+        """Open database, sources and receiver, and start.
+
+        Raises:
+            ProchistError: one of them cannot be had.
+
+        """
+        with contextlib.ExitStack() as undo:
+            self._open(undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close everything."""
+        self._undo.close()
+
+    def _open(self, undo: contextlib.ExitStack) -> None:
+        settings = self._settings
+        self._clock = read_clock()
+        self._host = read_host(self._clock)
+        self._db = open_writer(settings.database)
+        undo.callback(self._db.close)
+        undo.callback(DatabaseLock(settings.database).close)
+        undo.callback(self._notifier.close)
+        self._signals = self._catch_signals(undo)
+        self._clock_watch = ClockWatch()
+        undo.callback(self._clock_watch.close)
+        if self._clock_watch.fd >= 0:
+            self._poller.register(self._clock_watch.fd, select.POLLIN)
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        undo.callback(os.close, self._wake)
+        self._poller.register(self._wake, select.POLLIN)
+        self._poller.register(self._signals, select.POLLIN)
+        if settings.capture is not None:
+            self._capture = _open_capture(settings.capture)
+            undo.callback(self._capture.close)
+        self._names = undo.enter_context(user_names())
+        # What the other sources say of an event comes before the event: they are opened first.
+        self._open_other_sources(undo)
+        self._subscription = connector.open_subscription(settings.receive_buffer_bytes)
+        undo.callback(lambda: self._subscription.socket.close())
+        self._heartbeat = Heartbeat()
+        self._writer = Writer(self._db, self._host, self._now(), self._names.name_of)
+        self._start_tracking()
+        undo.callback(self._end_receiver)
+        self._start_receiver()
+
+    def _open_other_sources(self, undo: contextlib.ExitStack) -> None:
+        settings = self._settings
+        if settings.exec_source != "proc":
+            try:
+                self._probe = undo.enter_context(
+                    open_exec_probe(ring_bytes=EXEC_RING_BYTES, wakes_reader=False)
+                )
+            except ProchistError as error:
+                if settings.exec_source == "bpf":
+                    raise
+                self._without["exec probe"] = error.message
+        try:
+            self._tasks = taskstats.open_taskstats(DEFAULT_CAPACITY)
+        except ProchistError as error:
+            self._without["taskstats"] = error.message
+        else:
+            undo.callback(taskstats.close_taskstats, self._tasks)
+
+    def _now(self) -> EpochNs:
+        return self._clock.epoch(self._clock.monotonic_ns)
+
+    def _catch_signals(self, undo: contextlib.ExitStack) -> int:
+        """Turn the signals that end us into bytes on a pipe; return its reading end."""
+        reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        undo.callback(os.close, reading)
+        undo.callback(os.close, writing)
+        undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writing, warn_on_full_buffer=False))
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            undo.callback(signal.signal, number, signal.signal(number, self._request_stop))
+        return reading
+
+    def _request_stop(self, *_: object) -> None:
+        self._stop_requested = True
+
+    def _start_tracking(self) -> None:
+        closed = self._writer.close_earlier_boots(self._host)
+        if closed:
+            self._say(f"{closed} processes of earlier boots are closed")
+        previous = self._writer.previous()
+        self._tracker = Tracker(self._clock, next_id=self._writer.next_id)
+        if self._tasks is not None:
+            self._tracker.account(self._clock.monotonic_ns)
+        self._sink = Sink(
+            self._writer,
+            self._tracker,
+            SequenceGaps(previous.newest_sequences if previous else None),
+        )
+        self._sink.heartbeat = self._heartbeat
+        self._previous = previous
+        if previous is not None and previous.is_same_boot:
+            lives = self._writer.open_lives(self._clock.boot_offset_ns)
+            self._tracker.resume(lives, previous.complete_until_ns)
+        self._started = read_clock()
+        self._writer.begin(
+            os.getpid(),
+            __version__,
+            self._started.epoch(self._started.monotonic_ns),
+            self._started.monotonic_ns,
+        )
+        self._record(self._host)
+        self._record(Clock(self._clock))
+        self._record(self._counters(self._clock.monotonic_ns))
+        self._queued = Messages(list(connector.decode_messages(self._subscription.received)))
+        self._beat()  # an event from every CPU: what was missed while down is known at once
+
+    # --- the receiver -----------------------------------------------------------
+
+    def _start_receiver(self) -> None:
+        channel = create_channel(self._settings.channel_bytes)
+        self._reader = ChannelReader(channel)
+        options = {
+            "connector_fd": self._subscription.socket.fileno(),
+            "channel_fd": channel,
+            "wake_fd": self._wake,
+            "exec_ring_fd": None if self._probe is None else self._probe.ring_fd,
+            "taskstats_fd": None if self._tasks is None else self._tasks.socket.fileno(),
+            "gather_s": self._gather_s(),
+            "proc": self._settings.proc,
+        }
+        inherited = [fd for name, fd in options.items() if name.endswith("_fd") and fd is not None]
+        try:
+            self._receiver = subprocess.Popen(
+                [sys.executable, "-I", "-m", "prochist.capture.receiver", json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                pass_fds=inherited,
+            )
+        finally:
+            os.close(channel)
+        self._reader.words[Word.HEARTBEAT_NS] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+    def _gather_s(self) -> float:
+        """Return how long the receiver may rest: no longer than the kernel's buffer lasts."""
+        fastest_bytes_per_s = 300_000 * 896
+        return min(0.005, self._subscription.receive_buffer_bytes / fastest_bytes_per_s / 4)
+
+    def _end_receiver(self) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            return
+        self._receiver = None
+        if receiver.stdin is not None:
+            receiver.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            receiver.wait(HANG_S)
+        if receiver.returncode is None:
+            receiver.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                receiver.wait(1)
+
+    def _watch_receiver(self) -> None:
+        """Replace the receiver when it is dead or hangs; what it had taken from the kernel is kept.
+
+        Raises:
+            ProchistError: it dies again and again.
+
+        """
+        receiver = self._receiver
+        if receiver is None:
+            return
+        if receiver.poll() is None:
+            hang_s = self._settings.hang_s
+            silent_s = self._silent_s()
+            if not hang_s or silent_s < hang_s:
+                return
+            time.sleep(0.05)  # it may be us who did not run
+            if (silent_s := self._silent_s()) < hang_s:
+                return
+            pid = self._reader.words[Word.READING_PID]
+            why = f"hung for {silent_s:.1f} s" + (f", reading of process {pid}" if pid else "")
+            receiver.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                receiver.wait(0.3)
+        else:
+            why = f"ended with status {receiver.returncode}"
+        now = time.monotonic()
+        self._restarts = [t for t in self._restarts if t > now - 60] + [now]
+        if len(self._restarts) > MOST_RESTARTS:
+            message = f"the receiver ended {len(self._restarts)} times within a minute, last: {why}"
+            raise ProchistError(message, hint="see its messages above")
+        self._say(f"the receiver {why}: replacing it")
+        self._replace_receiver()
+
+    def _silent_s(self) -> float:
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        return (now - self._reader.words[Word.HEARTBEAT_NS]) / 1e9
+
+    def _replace_receiver(self) -> None:
+        self._end_receiver()
+        self._drain()
+        self._account_salvage()
+        self._reader.close()
+        self._restart_count += 1
+        self._start_receiver()
+
+    def _account_salvage(self) -> None:
+        salvaged = self._reader.salvage(self._sink.losses.newest)
+        self._left_over = b""  # a record that was not published whole
+        if salvaged:
+            self._record(Messages(list(connector.decode_messages(salvaged))))
+        self._record(Restarted(MonotonicNs(time.clock_gettime_ns(time.CLOCK_MONOTONIC))))
+
+    # --- the loop ---------------------------------------------------------------
+
+    def run(self) -> Summary:
+        """Record until a signal says stop; then take what is left, commit, and return what was done.
+
+        Raises:
+            ProchistError: recording cannot go on, or not all could be written.
+
+        """
+        self._announce()
+        self._scan()
+        self._record(self._queued)
+        self._drain()
+        self._tell_down()
+        self._commit()
+        self._say(f"{len(self._tracker.live)} processes were already running; recording")
+        self._notifier.send("READY=1", f"STATUS=recording into {self._settings.database}")
+        self._sink.drop_next = self._settings.simulate_loss
+        self._sink.is_silenced = self._settings.simulate_silence
+        next_tick = next_count = 0.0
+        while not self._stop_requested:
+            now = time.monotonic()
+            if now >= next_tick:
+                self._tick()
+                next_tick = now + TICK_S
+            if now >= next_count:
+                self._keep_house(now)
+                next_count = now + 1.0
+            if self._wait(next_tick - now, backlog=1):
+                self._wait(self._settings.flush_interval_s * GATHER_SHARE, backlog=TAKE_BYTES)
+                self._drain()
+            self._commit_if_due()
+        return self._stop()
+
+    def _wait(self, timeout_s: float, *, backlog: int) -> bool:
+        """Wait until the channel holds ``backlog`` bytes, a signal comes or time is up.
+
+        Returns whether there is anything in the channel.
+        """
+        words = self._reader.words
+        words[Word.WAKE_AT] = backlog
+        if self._reader.backlog < backlog and not self._stop_requested:
+            self._poller.poll(max(0.0, timeout_s) * 1000)
+        words[Word.WAKE_AT] = 0
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._signals, 512)
+        return self._reader.backlog > 0
+
+    def _drain(self) -> None:
+        """Take what was in the channel when we began, record it, and commit large batches."""
+        began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+        left = self._reader.backlog
+        while left > 0:
+            if self._writer.pending >= MOST_PENDING:
+                self._commit_if_due()
+                if self._writer.pending >= MOST_PENDING:
+                    return
+            taken = self._reader.take(TAKE_BYTES)
+            left -= len(taken)
+            self._record_stream(taken)
+            if self._writer.pending >= COMMIT_ROWS:
+                self._complete_ns = max(self._complete_ns, self._sink.newest_ns)
+                self._commit_if_due()
+        self._complete_ns = MonotonicNs(max(self._complete_ns, began - COMPLETE_LAG_NS))
+
+    def _record_stream(self, taken: bytes) -> None:
+        stream = self._left_over + taken if self._left_over else taken
+        view = memoryview(stream)
+        end = 0
+        while (length := whole_record(view, end)) is not None:
+            end += length
+        self._left_over = stream[end:]
+        whole = view[:end]
+        self._keep(whole)
+        for record in decode_records(whole):
+            self._sink.feed(record)
+
+    def _record(self, record: Record) -> None:
+        if self._capture is not None:
+            self._keep(encode(record))
+        self._sink.feed(record)
+
+    def _keep(self, stream: bytes | memoryview) -> None:
+        """Write to the capture file; when that fails, the recording goes on without it."""
+        if self._capture is None:
+            return
+        try:
+            self._capture.write(stream)
+        except OSError as error:
+            self._say(f"the capture ends here, it cannot be written: {error.strerror}")
+            with contextlib.suppress(OSError):
+                self._capture.close()
+            self._capture = None
+
+    def _commit_if_due(self) -> None:
+        if self._writer.pending and time.monotonic() >= self._retry_at:
+            self._commit()
+
+    def _commit(self) -> bool:
+        self._sink.facts = self._facts()
+        try:
+            self._sink.commit(self._clock, max(self._complete_ns, self._started.monotonic_ns))
+        except apsw.Error as error:
+            problem = translate(error, self._settings.database)
+            if problem.message != self._failing:
+                self._failing = problem.message
+                self._say(f"cannot write: {problem.message}; {problem.hint or 'trying again'}")
+                self._notifier.send(f"STATUS=cannot write: {problem.message}")
+            self._retry_at = time.monotonic() + RETRY_S
+            return False
+        if self._failing is not None:
+            self._failing = None
+            self._say("writing again; what was lost meanwhile, if anything, is counted as a gap")
+            self._notifier.send(f"STATUS=recording into {self._settings.database}")
+        return True
+
+    def _stop(self) -> Summary:
+        self._notifier.send("STOPPING=1")
+        self._end_receiver()
+        self._drain()
+        self._account_salvage()
+        clock = read_clock()
+        self._complete_ns = clock.monotonic_ns
+        summary = Summary()
+        if self._commit():
+            self._writer.end(clock.epoch(clock.monotonic_ns))
+        else:
+            summary.unwritten = self._writer.pending
+        summary.lives = self._writer.lives_begun
+        summary.execs = self._writer.execs
+        summary.execs_described = self._writer.execs_described
+        summary.events = self._sink.losses.received
+        summary.lost = self._sink.losses.missing - self._sink.down_lost + self._sink.other_lost
+        summary.gaps = self._sink.gaps
+        summary.duration_s = time.monotonic() - self._began
+        return summary
+
+    # --- loss -------------------------------------------------------------------
+
+    def _tell_down(self) -> None:
+        """Record the time since the previous recording as a gap."""
+        previous = self._previous
+        if previous is None:
+            return
+        started = self._started
+        until = started.epoch(started.monotonic_ns)
+        lost = self._sink.down_lost if previous.is_same_boot else None
+        gap = Gap(min(previous.complete_until_ns, until), until, DOWN, lost, "recorder not running")
+        self._writer.add_gap(gap)
+        self._sink.gaps += 1
+        missed = "an unknown number of" if lost is None else str(lost)
+        seconds = (gap.until_at_ns - gap.from_at_ns) / 1e9
+        self._say(f"not recording for {seconds:.1f} s before: {missed} events missed")
+
+    def _beat(self) -> None:
+        self._heartbeat.beat()
+        self._next_beat = time.monotonic() + HEARTBEAT_S
+
+    def _prove(self, now: float) -> None:
+        """Beat when it is time to; when a beat does not come back, subscribe again."""
+        sent = self._heartbeat.sent_ns
+        if sent is None:
+            if self._blind_since is not None:
+                self._end_blindness()
+            if now >= self._next_beat:
+                self._beat()
+            return
+        waited_s = (time.clock_gettime_ns(time.CLOCK_MONOTONIC) - sent) / 1e9
+        if waited_s < PROOF_S or self._silent_s() > TICK_S * 2 or self._reader.backlog:
+            return  # events may be on their way
+        if self._renewals >= MOST_RENEWALS and now < self._next_beat:
+            return
+        self._renew()
+
+    def _renew(self) -> None:
+        """Subscribe on a new socket: on the old one nothing would bring the events back."""
+        if self._blind_since is None:
+            self._blind_since = self._heartbeat.proven_ns
+            self._renewals = 0
+            self._say("BLIND: the kernel delivers no process events; subscribing again")
+            self._notifier.send("STATUS=blind: the kernel delivers no process events")
+        self._renewals += 1
+        self._next_beat = time.monotonic() + HEARTBEAT_S
+        try:
+            subscription = connector.open_subscription(self._settings.receive_buffer_bytes)
+        except ProchistError as error:
+            self._say(f"still blind: {error.message}")
+            return
+        self._end_receiver()
+        self._drain()
+        self._account_salvage()
+        self._subscription.socket.close()
+        self._subscription = subscription
+        self._sink.is_silenced = False
+        self._reader.close()
+        self._start_receiver()
+        self._record(Messages(list(connector.decode_messages(subscription.received))))
+        self._heartbeat.sent_ns = None
+        self._beat()
+
+    def _end_blindness(self) -> None:
+        since = self._blind_since
+        if since is None:
+            return
+        self._blind_since = None
+        until = self._heartbeat.proven_ns
+        self._tracker.missed(since, until)
+        self._sink.add_gap(BLIND, since, until, None, "subscription silenced")
+        self._sink.lost_since_scan = True
+        self._say(f"events again after {(until - since) / 1e9:.1f} s; an unknown number was missed")
+        self._notifier.send(f"STATUS=recording into {self._settings.database}")
+
+    def _resync_if_due(self, now: float) -> None:
+        """After a loss, scan /proc once the storm is over, so that lives are put right."""
+        if not self._sink.lost_since_scan:
+            return
+        if self._resync_by is None:
+            self._resync_by = now + RESYNC_S
+            self._say("events were lost; the lives they were of are put right from /proc")
+        if self._reader.backlog > RESYNC_BACKLOG and now < self._resync_by:
+            return
+        self._resync_by = None
+        self._sink.lost_since_scan = False
+        self._scan()
+
+    def _watch_clock(self) -> None:
+        change = self._clock_watch.check(self._clock)
+        after = change.after
+        moved = after.epoch_offset_ns - change.before.epoch_offset_ns
+        if not (change.step_ns or change.suspended_ns or abs(moved) > NS_PER_SECOND // 1000):
+            return
+        self._drain()  # what was sent before is of the old time
+        at = after.monotonic_ns
+        old_now, new_now = change.before.epoch(at), after.epoch(at)
+        self._record(Clock(after))
+        self._clock = after
+        if change.suspended_ns:
+            gap = Gap(EpochNs(new_now - change.suspended_ns), new_now, SUSPEND, 0, "host suspended")
+            self._writer.add_gap(gap)
+            self._sink.gaps += 1
+        if change.step_ns:
+            detail = f"wall clock set by {change.step_ns / 1e9:+.3f} s"
+            gap = Gap(min(old_now, new_now), max(old_now, new_now), CLOCK_STEP, 0, detail)
+            self._writer.add_gap(gap)
+            self._sink.gaps += 1
+            self._say(detail)
+
+    # --- housekeeping -----------------------------------------------------------
+
+    def _tick(self) -> None:
+        self._watch_clock()
+        self._watch_receiver()
+
+    def _keep_house(self, now: float) -> None:
+        self._names.pump()
+        clock = read_clock()
+        self._record(self._counters(clock.monotonic_ns))
+        self._prove(now)
+        self._resync_if_due(now)
+        self._look_up_unknown()
+        if self._notifier.watchdog_s is not None and self._blind_since is None:
+            self._notifier.send("WATCHDOG=1")
+
+    def _counters(self, at: MonotonicNs) -> Counters:
+        words = self._reader.words if self._receiver is not None else None
+        return Counters(
+            at,
+            connector.read_drops(self._subscription.socket),
+            0 if self._tasks is None else connector.read_drops(self._tasks.socket),
+            0 if self._probe is None else self._probe.read_losses(),
+            0 if words is None else words[Word.MALFORMED],
+            0 if words is None else words[Word.FOREIGN],
+        )
+
+    def _look_up_unknown(self) -> None:
+        """Look up processes that events named and no life is known of, and new kernel threads."""
+        wanted = self._tracker.unknown | self._tracker.undescribed
+        self._tracker.unknown.clear()
+        self._tracker.undescribed.clear()
+        for pid in sorted(wanted)[:100]:
+            found = procfs.describe_running(pid, proc=self._settings.proc, lock_free=True)
+            if found is not None:
+                self._record(found)
+
+    def _facts(self) -> dict[str, object]:
+        words = self._reader.words
+        sources: dict[str, object] = {
+            "events": "proc connector",
+            "exec": "proc" if self._probe is None else "bpf",
+            "cost": None if self._tasks is None else f"taskstats v{self._tasks.version}",
+        }
+        return {
+            "receiver": _SCHEDULING[words[Word.SCHEDULING]],
+            "receiver_restarts": self._restart_count,
+            "sources": sources,
+            "missing": self._without,
+            "receive_buffer_bytes": self._subscription.receive_buffer_bytes,
+            "flush_interval_s": self._settings.flush_interval_s,
+            "backlog_bytes": self._reader.backlog,
+            "live": len(self._tracker.live),
+            "malformed": words[Word.MALFORMED] + words[Word.MALFORMED_TASKS],
+            "foreign": words[Word.FOREIGN],
+            "blind": self._blind_since is not None,
+            "proven_at_ns": self._tracker.epoch(self._heartbeat.proven_ns),
+        }
+
+    def _announce(self) -> None:
+        subscription = self._subscription
+        deadline = time.monotonic() + 2
+        words = self._reader.words
+        while words[Word.SCHEDULING] == Scheduling.UNKNOWN and time.monotonic() < deadline:
+            time.sleep(0.005)
+        execs = "/proc" if self._probe is None else "the exec probe (eBPF)"
+        cost = "" if self._tasks is None else f"; cost from taskstats v{self._tasks.version}"
+        self._say(f"recording into {self._settings.database}")
+        self._say(
+            f"events from the proc connector, receive buffer"
+            f" {subscription.receive_buffer_bytes / 2**20:.4g} MiB;"
+            f" execs from {execs}{cost}; receiver {_SCHEDULING[words[Word.SCHEDULING]]}"
+        )
+        for source, why in self._without.items():
+            self._say(f"no {source}: {why}")
+        if os.geteuid() != 0:
+            self._say(
+                "not root: command lines, directories and ids of other users' processes may be"
+                " missing (/proc permissions)"
+            )
+        if not subscription.forced:
+            self._say(
+                "the receive buffer is limited by net.core.rmem_max (CAP_NET_ADMIN is missing):"
+                " events may be lost under load, and are counted then"
+            )
+        if words[Word.SCHEDULING] != Scheduling.ROUND_ROBIN:
+            self._say(
+                "no real-time scheduling (CAP_SYS_NICE is missing): command lines of programs that"
+                " live for less than a millisecond may be missing under load"
+            )
+
+    def _scan(self) -> None:
+        """Scan /proc in a process of its own, which is replaced when it hangs."""
+        stuck: list[int] = []
+        while True:
+            channel = os.dup(self._reader.fd)
+            options = {"channel_fd": channel, "lock_free": stuck, "proc": self._settings.proc}
+            try:
+                scanner = subprocess.Popen(
+                    [sys.executable, "-I", "-m", "prochist.capture.scanner", json.dumps(options)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    pass_fds=(channel,),
+                )
+            finally:
+                os.close(channel)
+            with scanner:
+                if self._read_scan(scanner):
+                    return
+                pid = int(self._reader.words[Word.SCANNING_PID])
+                scanner.kill()
+            if pid in stuck or len(stuck) > 100 or not pid:  # noqa: PLR2004
+                message = f"the scan of /proc did not complete (at process {pid})"
+                raise ProchistError(message, hint="is /proc mounted and readable?")
+            self._say(f"process {pid} is stuck: its command line cannot be read")
+            stuck.append(pid)
+
+    def _read_scan(self, scanner: "subprocess.Popen[bytes]") -> bool:
+        """Record what the scanner writes; return whether it came to its end."""
+        output = scanner.stdout
+        if output is None:
+            return False
+        fd = output.fileno()
+        poller = select.poll()
+        poller.register(fd, select.POLLIN)
+        buffered = b""
+        complete = False
+        while poller.poll(SCAN_HANG_S * 1000):
+            part = os.read(fd, 65536)
+            if not part:
+                return complete
+            buffered += part
+            view = memoryview(buffered)
+            end = 0
+            while (length := whole_record(view, end)) is not None:
+                end += length
+            for record in decode_records(view[:end]):
+                complete = complete or isinstance(record, Scanned)
+                self._record(record)
+            buffered = buffered[end:]
+        return False
+
+
+_SCHEDULING = {
+    Scheduling.UNKNOWN: "not started",
+    Scheduling.ROUND_ROBIN: "scheduled SCHED_RR",
+    Scheduling.NICE: "niced",
+    Scheduling.ORDINARY: "at ordinary priority",
+}
+
+
+def _open_capture(path: Path) -> BinaryIO:
+    try:
+        fd = os.open(
+            path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+    except OSError as error:
+        message = f"cannot write the capture {path}: {error.strerror}"
+        raise ProchistError(message) from error
+    file = os.fdopen(fd, "wb")
+    file.write(MAGIC)
+    return file
+
+
+__all__ = ["DatabaseLock", "Recorder", "Settings", "Sink", "Summary", "read_host"]

@@ -1,0 +1,1 @@
+"""Where it stays: open and migrate, the only INSERT and UPDATE, retention."""
