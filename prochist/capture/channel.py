@@ -173,9 +173,7 @@ class ChannelReader(_Channel):
             taken += bytes(self._ring[: size - first])
         tail += size
         while tail - self._released >= _RELEASE:
-            self._map.madvise(
-                mmap.MADV_REMOVE, _RING + self._released % self.capacity, _RELEASE
-            )
+            self._map.madvise(mmap.MADV_REMOVE, _RING + self._released % self.capacity, _RELEASE)
             self._released += _RELEASE
         self.words[Word.TAIL] = tail
         return taken

@@ -126,7 +126,9 @@ def encode_message(  # noqa: PLR0913  the fields of the wire, each by its name
 ) -> bytes:
     """Encode an event as the kernel would send it."""
     body = struct.pack("=6I", *(word & 0xFFFFFFFF for word in words), *[0] * (6 - len(words)))
-    header = _HEADER.pack(MESSAGE_SIZE, NLMSG_DONE, 0, 0, 0, CN_IDX_PROC, CN_VAL_PROC, seq, ack, 40, 0)
+    header = _HEADER.pack(
+        MESSAGE_SIZE, NLMSG_DONE, 0, 0, 0, CN_IDX_PROC, CN_VAL_PROC, seq, ack, 40, 0
+    )
     return header + struct.pack("=IIQ", what, cpu, timestamp_ns) + body
 
 
@@ -270,7 +272,9 @@ def _wait_for_ack(sock: socket.socket, wanted: int, timeout_s: float) -> bytes:
                 error = f"the kernel refused the subscription to process events: {text}"
                 raise NotListeningError(error, hint="run as root, or with CAP_NET_ADMIN")
             return bytes(received)
-    error = f"the kernel did not acknowledge the subscription to process events within {timeout_s:g} s"
+    error = (
+        f"the kernel did not acknowledge the subscription to process events within {timeout_s:g} s"
+    )
     raise NotListeningError(error, hint=_hint_place())
 
 

@@ -241,7 +241,9 @@ def encode(record: Record) -> bytes:
             return encode_description(record)
         case Messages(messages):
             return messages_header(len(messages)) + b"".join(
-                struct.pack("=IHHIIIIIIHHIIQ6I", MESSAGE_SIZE, 3, 0, 0, 0, 1, 1, *m[:2], 40, 0, *m[2:])
+                struct.pack(
+                    "=IHHIIIIIIHHIIQ6I", MESSAGE_SIZE, 3, 0, 0, 0, 1, 1, *m[:2], 40, 0, *m[2:]
+                )
                 for m in messages
             )
         case Clock(reading):

@@ -43,7 +43,9 @@ def describe_exec(pid: int, at_ns: MonotonicNs, *, proc: str = "/proc") -> Descr
     return description
 
 
-def describe_running(pid: int, *, proc: str = "/proc", lock_free: bool = False) -> Description | None:
+def describe_running(
+    pid: int, *, proc: str = "/proc", lock_free: bool = False
+) -> Description | None:
     """Describe a process that was found running, or return None when it is gone.
 
     With ``lock_free``, nothing is read for which the kernel takes the mmap
@@ -167,7 +169,9 @@ def _read_link(description: Description, held: int, name: str) -> bytes | None:
         return None
 
 
-_OPTIONAL = frozenset({"loginuid", "sessionid", "io", "exe"})  # absent without audit; exe of kernel threads
+_OPTIONAL = frozenset(
+    {"loginuid", "sessionid", "io", "exe"}
+)  # absent without audit; exe of kernel threads
 
 
 def _note(description: Description, error: OSError, name: str) -> None:

@@ -236,7 +236,9 @@ class Receiver:
         proc = self._options.proc
         self._words[Word.READING_PID] = tgid
         if record is None or is_argv_cut(record):
-            parts.append(encode_description(procfs.describe_exec(tgid, MonotonicNs(timestamp), proc=proc)))
+            parts.append(
+                encode_description(procfs.describe_exec(tgid, MonotonicNs(timestamp), proc=proc))
+            )
         if record is not None:
             (key,) = _KEY.unpack_from(record, _CGROUPS_KEY)
             if key not in self._told_cgroups:
@@ -296,6 +298,9 @@ class Receiver:
             at = kept * MESSAGE_SIZE
             self._staging[at : at + MESSAGE_SIZE] = message
             kept += 1
+        # What was refused must not be salvaged from here should we die.
+        rest = slice(kept * MESSAGE_SIZE, count * MESSAGE_SIZE)
+        self._staging[rest] = bytes(rest.stop - rest.start)
         return kept
 
 

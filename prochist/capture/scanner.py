@@ -44,9 +44,7 @@ def scan(output: BinaryIO, options: Options) -> int:
     for _, pid in by_age:
         if channel is not None:
             channel.words[Word.SCANNING_PID] = pid
-        found = procfs.describe_running(
-            pid, proc=options.proc, lock_free=pid in options.lock_free
-        )
+        found = procfs.describe_running(pid, proc=options.proc, lock_free=pid in options.lock_free)
         if found is not None:
             output.write(encode_description(found))
             count += 1

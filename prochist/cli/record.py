@@ -1,5 +1,6 @@
 """``record`` and ``replay``: fill a history, from the kernel or from a capture."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def parse_size(text: str) -> int:
     return int(float(number) * units[unit])
 
 
-class Size(click.ParamType):
+class Size(click.ParamType[int]):
     """A number of bytes, with K, M, G or T."""
 
     name = "size"
@@ -67,6 +68,13 @@ _database = click.option(
     help="Commit what has happened at most so much later.",
 )
 @click.option(
+    "--exec-source",
+    type=click.Choice(["auto", "bpf", "proc"]),
+    default="auto",
+    show_default=True,
+    help="Where command lines come from: the race-free eBPF probe, /proc, or the probe if it loads.",
+)
+@click.option(
     "--receive-buffer",
     type=Size(),
     default="64M",
@@ -80,8 +88,35 @@ _database = click.option(
     metavar="FILE",
     help="Write everything observed to FILE as well, for `prochist replay`.",
 )
-def record(
-    database: Path | None, flush_interval: float, receive_buffer: int, capture: Path | None
+@click.option(
+    "--hang-timeout",
+    type=click.FloatRange(0, 3600),
+    default=1.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Replace the receiver when it was silent for so long; 0 never.",
+)
+@click.option(
+    "--simulate-loss",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Rehearsal: drop the first N events after the start, as an overrun would.",
+)
+@click.option(
+    "--simulate-silence",
+    is_flag=True,
+    help="Rehearsal: drop all events until the subscription is renewed, as if it were silenced.",
+)
+def record(  # noqa: PLR0913  one for each option
+    database: Path | None,
+    flush_interval: float,
+    exec_source: str,
+    receive_buffer: int,
+    capture: Path | None,
+    hang_timeout: float,
+    simulate_loss: int,
+    simulate_silence: bool,  # noqa: FBT001  click passes it by name
 ) -> None:
     """Record every process lifetime until SIGINT or SIGTERM.
 
@@ -91,18 +126,23 @@ def record(
     from prochist.service.recorder import Recorder, Settings
 
     settings = Settings(
-        database=database or default_path(),
+        database=database or default_path(os.environ),
         flush_interval_s=flush_interval,
         receive_buffer_bytes=receive_buffer,
+        exec_source=exec_source,
         capture=capture,
+        hang_s=hang_timeout,
+        simulate_loss=simulate_loss,
+        simulate_silence=simulate_silence,
     )
     with Recorder(settings, _say, Notifier()) as recorder:
         summary = recorder.run()
     share = f" ({summary.execs_described / summary.execs:.2%} with argv)" if summary.execs else ""
     lost = f"{summary.lost} events lost" if summary.lost else "nothing lost"
+    gaps = f", {summary.gaps} gaps: see `prochist gaps`" if summary.gaps else ""
     _say(
         f"recorded {summary.lives} lifetimes and {summary.execs} execs{share}"
-        f" in {summary.duration_s:.1f} s; {lost}"
+        f" in {summary.duration_s:.1f} s; {lost}{gaps}"
     )
     if summary.unwritten:
         _say(f"{summary.unwritten} changes could not be written")
@@ -120,7 +160,7 @@ def replay(file: Path, database: Path | None) -> None:
     """
     from prochist.service.replay import replay_capture
 
-    summary = replay_capture(file, database or default_path())
+    summary = replay_capture(file, database or default_path(os.environ))
     _say(
         f"replayed {summary.events} events: {summary.lives} lifetimes, {summary.execs} execs"
         + "".join(f"; {note}" for note in summary.notes)

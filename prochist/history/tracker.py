@@ -231,7 +231,9 @@ class Tracker:
         self.next_id += 1
         life.ppid = ppid
         life.started_ns = at
-        life.started_at_ns = EpochNs(at + clock.epoch_offset_ns) if at >= clock.monotonic_ns else self.epoch(at)
+        life.started_at_ns = (
+            EpochNs(at + clock.epoch_offset_ns) if at >= clock.monotonic_ns else self.epoch(at)
+        )
         life.start_ticks = ticks
         if self._ended_lately:
             self._ended_lately.pop(pid, None)
@@ -258,7 +260,11 @@ class Tracker:
         self, old: Lifetime, parent: Lifetime | None, ppid: int, at: MonotonicNs, ticks: Ticks
     ) -> bool:
         """Settle what an open life of the pid has to do with its FORK; return whether it is the one."""
-        if old.start_source is StartSource.SCAN and old.start_ticks in (ticks, ticks - 1, ticks + 1):
+        if old.start_source is StartSource.SCAN and old.start_ticks in (
+            ticks,
+            ticks - 1,
+            ticks + 1,
+        ):
             # Found running by the scan while its FORK was in the queue.
             old.start_source = StartSource.FORK
             old.started_ns = at
@@ -272,9 +278,7 @@ class Tracker:
             self._displace(old, None, at)
         return False
 
-    def _displace(
-        self, old: Lifetime, by: Lifetime | None, at: MonotonicNs | None = None
-    ) -> None:
+    def _displace(self, old: Lifetime, by: Lifetime | None, at: MonotonicNs | None = None) -> None:
         """Close a life whose pid belongs to another now; its own EXIT may still come."""
         latest = self.epoch(at) if at is not None else by.started_at_ns if by else None
         self._displaced[old.pid] = old
@@ -294,6 +298,8 @@ class Tracker:
         bill = self._take_bill(life.pid)
         if bill is not None:
             self._settle_bill(life, bill)  # its EXIT was lost, but not what it cost and said
+        elif self._accounting is not None:
+            self._accounting.forget(life.pid)
         self._touch(life)
 
     def _fork_thread(self, pid: int, tid: int, at: MonotonicNs) -> None:
@@ -383,7 +389,7 @@ class Tracker:
             return
         seen = life.start_source is StartSource.FORK
         life.cost = self._accounting.cost(bill, life.started_ns if seen else None)
-        life.wait_status = bill.last.exit_code & 0xFFFF
+        life.wait_status = bill.wait_status & 0xFFFF
         if bill.last.ppid:
             life.reaper_pid = bill.last.ppid
         image = life.image or NOTHING_KNOWN
@@ -498,8 +504,10 @@ class Tracker:
             found = records.pop(0)
         if not records:
             del self._probed[pid]
-        if found is not None and found.monotonic_ns < self._loss_until and (
-            at - found.monotonic_ns > _CLOSE_NS
+        if (
+            found is not None
+            and found.monotonic_ns < self._loss_until
+            and (at - found.monotonic_ns > _CLOSE_NS)
         ):
             return None
         return found
@@ -557,7 +565,9 @@ class Tracker:
         self.live[pid] = life
         stat = procfs.parse_stat(description.stat) if description and description.stat else None
         if record is not None:
-            self._set_start(life, Ticks(record.start_boottime_ns // NS_PER_TICK), record.parent_tgid)
+            self._set_start(
+                life, Ticks(record.start_boottime_ns // NS_PER_TICK), record.parent_tgid
+            )
         elif stat is not None:
             self._set_start(life, stat.starttime, stat.ppid)
         else:
@@ -756,7 +766,11 @@ class Tracker:
             return
         by = self.live.get(tracer)
         self._happened(
-            life, message, EventKind.PTRACE_ATTACH, f"by {tracer}", by.id if by is not None else None
+            life,
+            message,
+            EventKind.PTRACE_ATTACH,
+            f"by {tracer}",
+            by.id if by is not None else None,
         )
 
     def _dump_core(self, life: Lifetime, message: Message) -> None:

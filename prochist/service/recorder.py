@@ -416,7 +416,9 @@ class Recorder:
         reading, writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         undo.callback(os.close, reading)
         undo.callback(os.close, writing)
-        undo.callback(signal.set_wakeup_fd, signal.set_wakeup_fd(writing, warn_on_full_buffer=False))
+        undo.callback(
+            signal.set_wakeup_fd, signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+        )
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             undo.callback(signal.signal, number, signal.signal(number, self._request_stop))
         return reading
@@ -469,7 +471,9 @@ class Recorder:
             "gather_s": self._gather_s(),
             "proc": self._settings.proc,
         }
-        inherited = [fd for name, fd in options.items() if name.endswith("_fd") and fd is not None]
+        inherited = [
+            v for name, v in options.items() if name.endswith("_fd") and isinstance(v, int)
+        ]
         try:
             self._receiver = subprocess.Popen(
                 [sys.executable, "-I", "-m", "prochist.capture.receiver", json.dumps(options)],
@@ -808,7 +812,8 @@ class Recorder:
         self._watch_receiver()
 
     def _keep_house(self, now: float) -> None:
-        self._names.pump()
+        if self._names.pump():
+            self._writer.forget_names()  # names that were not known are now
         clock = read_clock()
         self._record(self._counters(clock.monotonic_ns))
         self._prove(now)
@@ -846,7 +851,7 @@ class Recorder:
             "cost": None if self._tasks is None else f"taskstats v{self._tasks.version}",
         }
         return {
-            "receiver": _SCHEDULING[words[Word.SCHEDULING]],
+            "receiver": _SCHEDULING[Scheduling(words[Word.SCHEDULING])],
             "receiver_restarts": self._restart_count,
             "sources": sources,
             "missing": self._without,
@@ -872,7 +877,7 @@ class Recorder:
         self._say(
             f"events from the proc connector, receive buffer"
             f" {subscription.receive_buffer_bytes / 2**20:.4g} MiB;"
-            f" execs from {execs}{cost}; receiver {_SCHEDULING[words[Word.SCHEDULING]]}"
+            f" execs from {execs}{cost}; receiver {_SCHEDULING[Scheduling(words[Word.SCHEDULING])]}"
         )
         for source, why in self._without.items():
             self._say(f"no {source}: {why}")

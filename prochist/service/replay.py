@@ -52,7 +52,9 @@ def replay_capture(path: Path, database: Path) -> Summary:
             raise ProchistError(message) from error
         if magic != MAGIC:
             message = f"{path} is not a prochist capture"
-            raise ProchistError(message, hint="captures are made by: prochist record --capture FILE")
+            raise ProchistError(
+                message, hint="captures are made by: prochist record --capture FILE"
+            )
         db = open_writer(database)
         try:
             lock = DatabaseLock(database)

@@ -172,37 +172,51 @@ def encode_all(dialect: Dialect, answer: Answer) -> Iterator[str]:
     seconds = processes.seconds
 
     def line(life: Life) -> str:
-        (id_, parent, boot, pid, ppid, reaper, ns_pid, image, origin, sid, started, ended) = life[
-            :12
-        ]
-        after, costs = life[25], life[13:25]
+        (
+            id_, parent, boot, pid, ppid, reaper, ns_pid, image, origin, sid, started, ended, packed,
+            execs, kernel, threads, user, system, memory, read, write, minor, major, voluntary,
+            involuntary, after,
+        ) = life  # fmt: skip
         start_text, end_text = str(started), str(ended)
+        # One test after the other: building anything here would cost more than all of them.
         if parent is None:
             parent = null
+        if ppid is None:
+            ppid = null
+        if reaper is None:
+            reaper = null
+        if ns_pid is None:
+            ns_pid = null
+        if sid is None:
+            sid = null
         if after is None:
             after = null
-        if sid is None or ppid is None or reaper is None or ns_pid is None:
-            sid, ppid, reaper, ns_pid = (
-                null if v is None else v for v in (sid, ppid, reaper, ns_pid)
+        if user is None:  # the accounting of a life is known as a whole, or not
+            user, system, memory, read, write, minor, major, voluntary, involuntary = (
+                null if v is None else v for v in life[16:25]
             )
-        if None in costs:
-            costs = tuple([null if v is None else v for v in costs])
+        elif None in life[17:25]:
+            system, memory, read, write, minor, major, voluntary, involuntary = (
+                null if v is None else v for v in life[17:25]
+            )
         return template % (
             id_, parent, boots[boot], pid, ppid, reaper, ns_pid, images[image], owners[origin], sid,
             places[origin], seconds[started // 1_000_000_000], start_text[10:16], start_text,
             seconds[ended // 1_000_000_000], end_text[10:16], end_text, (ended - started) / 1e9,
-            statuses[life[12]], after, *costs,
+            statuses[packed], after, execs, kernel, threads, user, system, memory, read, write,
+            minor, major, voluntary, involuntary,
         )  # fmt: skip
 
     for chunk in answer.chunks():
         boots.source = answer.boots.parts
         images.source = answer.images.parts
         owners.source = places.source = answer.origins.parts
-        lines = []
-        for life in chunk:
-            # Running, or only its end was seen; or before 2001: 19 digits are cut above.
-            if life[10] is None or life[11] is None or life[10] < _NINETEEN_DIGITS:
-                lines.append(encode(dialect, processes.COLUMNS, answer.row(life)))
-            else:
-                lines.append(line(life))
-        yield "".join(lines)
+        yield "".join(
+            [
+                encode(dialect, processes.COLUMNS, answer.row(life))
+                # Running, or only its end was seen; or before 2001: 19 digits are cut above.
+                if life[11] is None or life[10] is None or life[10] < _NINETEEN_DIGITS
+                else line(life)
+                for life in chunk
+            ]
+        )

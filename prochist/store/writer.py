@@ -22,7 +22,6 @@ from prochist.history.image import Image
 from prochist.history.lifetime import (
     Changes,
     EarlierExec,
-    EndSource,
     ExecSource,
     Happened,
     IdChange,
@@ -134,7 +133,14 @@ class Writer:
             " last_seen_at_ns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)"
             " ON CONFLICT (boot_id, host) DO UPDATE SET last_seen_at_ns ="
             " max(last_seen_at_ns, excluded.last_seen_at_ns) RETURNING id",
-            (host.boot_id, host.host, host.machine_id or None, host.kernel, host.booted_at_ns, now_ns),
+            (
+                host.boot_id,
+                host.host,
+                host.machine_id or None,
+                host.kernel,
+                host.booted_at_ns,
+                now_ns,
+            ),
         ).fetchone()
         return int(row[0])
 
@@ -226,7 +232,8 @@ class Writer:
             (id_,),
         ).fetchone()
         complete = None if row[5] is None else bool(row[5])
-        return Image(*row[:5], complete, *row[6:])
+        comm, exe, exec_path, command_line, argv, _, cwd, argv_raw = row
+        return Image(comm, exe, exec_path, command_line, argv, complete, cwd, argv_raw)
 
     def _read_origin(self, id_: int | None) -> Origin | None:
         if id_ is None:
@@ -311,8 +318,8 @@ class Writer:
     def _write(self, next_id: int, progress: Progress, begun: int) -> None:
         db = self._db
         batch = self._batch + 1
-        inserts = []
-        updates = []
+        inserts: list[tuple[object, ...]] = []
+        updates: list[tuple[object, ...]] = []
         for life in self._lives:
             (updates if life.stored else inserts).append(self._row(life, batch))
         inserts.sort()  # by id: parents before their children
@@ -321,7 +328,14 @@ class Writer:
         db.executemany(
             "INSERT INTO earlier_exec VALUES (?, ?, ?, ?, ?, ?)",
             [
-                (e.lifetime_id, e.ordinal, e.at_ns, self._image(e.image), self._origin(e.origin), e.source)
+                (
+                    e.lifetime_id,
+                    e.ordinal,
+                    e.at_ns,
+                    self._image(e.image),
+                    self._origin(e.origin),
+                    e.source,
+                )
                 for e in self._earlier_execs
             ],
         )
@@ -331,7 +345,10 @@ class Writer:
         )
         db.executemany(
             "INSERT INTO event (lifetime, at_ns, kind, detail, other) VALUES (?, ?, ?, ?, ?)",
-            [(e.lifetime_id, e.at_ns, e.kind, self._text(e.detail), e.other_id) for e in self._events],
+            [
+                (e.lifetime_id, e.at_ns, e.kind, self._text(e.detail), e.other_id)
+                for e in self._events
+            ],
         )
         db.executemany(
             "INSERT INTO gap (boot, from_at_ns, until_at_ns, kind, lost, detail) VALUES (?, ?, ?, ?, ?, ?)",
@@ -367,7 +384,8 @@ class Writer:
         """Note that the recording stopped by itself, everything committed."""
         with self._db:
             self._db.execute(
-                "UPDATE recording SET stopped_at_ns = ? WHERE id = ?", (stopped_at_ns, self._recording)
+                "UPDATE recording SET stopped_at_ns = ? WHERE id = ?",
+                (stopped_at_ns, self._recording),
             )
 
     @property
@@ -411,7 +429,7 @@ class Writer:
             self._origin(life.exec_origin),
             life.ended_at_ns,
             life.ended_after_ns,
-            None if running else _END[life.end_source],
+            life.end_source.value if life.end_source is not None else None,
             None if running else life.wait_status,
             life.is_kernel_thread,
             life.thread_peak,
@@ -508,8 +526,6 @@ class Writer:
 
 
 Key = TypeVar("Key")
-
-_END = {source: source.value for source in EndSource}
 
 
 def _hash(value: str) -> int:
