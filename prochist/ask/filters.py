@@ -32,7 +32,8 @@ LONG_LIFE_NS = 60_000_000_000
 """Lives at least this long are in the index ``lifetime_long``."""
 
 _FEW_LIVES = 20_000
-"""Up to so many lives of the matching images, their index beats the walk through time."""
+"""Up to so many lives of the matching images, or failed ones, their index beats the walk
+through time."""
 
 _UNIT_SUFFIXES = (
     ".service .scope .slice .socket .mount .timer .swap .path .target .device .automount"
@@ -301,9 +302,11 @@ def plan(db: "apsw.Connection", question: Question, *, limited: bool) -> Plan:
         images = matching_images(db, question.comms, question.exes, question.greps)
         conditions.append("l.image IN (SELECT value FROM json_each(:image))")
         values["image"] = json.dumps(images)
-    branches = _by_number(question) or _by_image(db, values)
+    branches = (
+        _by_number(question) or _by_image(db, values) or _by_failure(db, question, limited=limited)
+    )
     if not branches:
-        branches, bounds = _by_time(question, limited=limited)
+        branches, bounds = _by_time(question)
         values |= bounds
     return Plan(branches, " AND ".join(conditions) or "1", values)
 
@@ -341,13 +344,28 @@ def _by_image(db: "apsw.Connection", values: Mapping[str, object]) -> tuple[Bran
     return (Branch("INDEXED BY lifetime_image", "1"),) if lives <= _FEW_LIVES else ()
 
 
-def _by_time(q: Question, *, limited: bool) -> tuple[tuple[Branch, ...], dict[str, object]]:
+def _by_failure(db: "apsw.Connection", question: Question, *, limited: bool) -> tuple[Branch, ...]:
+    """Use the index of failed lives unless there are many, and a limit or an end to the window."""
+    if not question.surely_failed:
+        return ()
+    since_ns = max(
+        (t for t in (question.since_ns, question.exited_since_ns) if t is not None), default=0
+    )
+    if limited or question.until_ns is not None:
+        sql = (
+            "SELECT count(*) FROM (SELECT 1 FROM lifetime INDEXED BY lifetime_failed"
+            " WHERE wait_status <> 0 AND ended_at_ns >= ? LIMIT ?)"
+        )
+        if db.execute(sql, (since_ns, _FEW_LIVES + 1)).get > _FEW_LIVES:
+            return ()
+    if question.since_ns is None:  # an --exited-since is among the conditions already
+        return (Branch("INDEXED BY lifetime_failed", "1"),)
+    return (Branch("INDEXED BY lifetime_failed", "l.ended_at_ns >= :since"),)
+
+
+def _by_time(q: Question) -> tuple[tuple[Branch, ...], dict[str, object]]:
     if q.exited_since_ns is not None or q.exited_until_ns is not None:
-        index = "lifetime_failed" if q.surely_failed else "lifetime_ended"
-        return (Branch(f"INDEXED BY {index}", "1"),), {}
-    if q.surely_failed and (q.since_ns is not None or not limited) and q.until_ns is None:
-        condition = "1" if q.since_ns is None else "l.ended_at_ns >= :since"
-        return (Branch("INDEXED BY lifetime_failed", condition),), {}
+        return (Branch("INDEXED BY lifetime_ended", "1"),), {}
     if q.started_since_ns is not None or q.started_until_ns is not None:
         return (Branch("INDEXED BY lifetime_started", "1", "l.started_at_ns"),), {}
     if q.alive_at_ns is not None:

@@ -11,6 +11,7 @@ from prochist.ask.completeness import GAP_COLUMNS, judge
 from prochist.cli.options import (
     Times,
     db_option,
+    is_recording,
     open_history,
     terminal_columns,
     time_option,
@@ -18,7 +19,6 @@ from prochist.cli.options import (
 )
 from prochist.show import listing, records
 from prochist.show.verdict import completeness
-from prochist.store.database import recorder_pid
 
 _NOTHING_MATCHED = 1
 
@@ -46,7 +46,7 @@ def gaps(path: Path, since: str | None, until: str | None, form: str, zone: tzin
     """
     times = Times(zone)
     with closing(open_history(path)) as db:
-        alive = recorder_pid(path) is not None
+        alive = is_recording(path)
         since_ns, until_ns = times.parse(since), times.parse(until)
         verdict = judge(db, since_ns, until_ns, now_ns=times.now_ns, recording=alive)
     if form == "table":

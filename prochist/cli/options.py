@@ -11,8 +11,8 @@ import click
 
 from prochist.ask.timespec import parse_duration, parse_time
 from prochist.clock import EpochNs, read_clock
-from prochist.errors import UsageError
-from prochist.store.database import default_path, open_reader
+from prochist.errors import ProchistError, UsageError
+from prochist.store.database import default_path, open_reader, recorder_pid
 
 if TYPE_CHECKING:
     import apsw
@@ -84,6 +84,14 @@ def open_history(path: Path) -> "apsw.Connection":
     db = open_reader(path)
     db.execute("BEGIN")
     return db
+
+
+def is_recording(path: Path) -> bool:
+    """Say whether a recorder is known to be alive; where it cannot be known, it is not."""
+    try:
+        return recorder_pid(path) is not None
+    except ProchistError:
+        return False
 
 
 def integer(text: str, what: str, *, least: int = 0, most: int = (1 << 63) - 1) -> int:

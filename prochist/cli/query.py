@@ -17,6 +17,7 @@ from prochist.cli.options import (
     db_option,
     duration_option,
     integer,
+    is_recording,
     open_history,
     terminal_columns,
     time_option,
@@ -27,7 +28,6 @@ from prochist.clock import EpochNs
 from prochist.errors import UsageError
 from prochist.show import records
 from prochist.show.verdict import verdict_line
-from prochist.store.database import recorder_pid
 
 if TYPE_CHECKING:
     import apsw
@@ -169,7 +169,7 @@ def query(**options: Any) -> int:  # noqa: ANN401 - one for each option
     with closing(open_history(options["path"])) as db:
         question = _question(db, times, options)
         limit = _limit(options, question)
-        recording = recorder_pid(options["path"]) is not None
+        recording = is_recording(options["path"])
         if options["count_only"]:
             verdict = _judge(db, question, recording=recording)
             found = processes.count(db, question)
@@ -183,7 +183,8 @@ def query(**options: Any) -> int:  # noqa: ANN401 - one for each option
             found = answer.count
     line = verdict_line(found, verdict)
     if options["limit"] is None and limit is not None and found == limit:
-        line = f"the newest {limit} only (-n all, or a time, shows others) · {line}"
+        which = "newest" if options["sort"] is None else "last"
+        line = f"the {which} {limit} only (-n all, or a time, shows others) · {line}"
     click.echo(line, err=True)
     if options["require_complete"] and not verdict.complete:
         return _MAY_BE_INCOMPLETE

@@ -12,11 +12,17 @@ import click
 from prochist.ask.completeness import judge
 from prochist.ask.filters import find_lives
 from prochist.ask.history import Record, life_in_full
-from prochist.cli.options import Times, db_option, open_history, terminal_columns, utc_option
+from prochist.cli.options import (
+    Times,
+    db_option,
+    is_recording,
+    open_history,
+    terminal_columns,
+    utc_option,
+)
 from prochist.clock import EpochNs
 from prochist.show import human, long
 from prochist.show.verdict import verdict_line
-from prochist.store.database import recorder_pid
 
 _NOTHING_MATCHED = 1
 
@@ -59,7 +65,7 @@ def show(process: str, path: Path, form: str, zone: tzinfo | None) -> int:
         if form == "json":
             sys.stdout.write("\n]\n" if found else "[]\n")
         sys.stdout.flush()
-        alive = recorder_pid(path) is not None
+        alive = is_recording(path)
         verdict = judge(
             db,
             None if oldest is None else EpochNs(oldest),

@@ -90,6 +90,7 @@ _MOST_BILLS = 65536
 _MOST_PROBED = 65536
 _MOST_CGROUPS = 16384
 _CLOSE_NS = 200_000
+_DELETED = " (deleted)"  # what the kernel adds to the path of a file that was removed
 
 
 class Tracker:
@@ -111,8 +112,9 @@ class Tracker:
         self._displaced: dict[int, Lifetime] = {}
         self._descriptions: dict[tuple[int, int], Description] = {}
         self._images = ImageMaker()
-        self._found: set[int] = set()
+        self._found: dict[int, MonotonicNs] = {}
         self._unfound: list[Lifetime] = []
+        self._replaced: list[tuple[Lifetime, Description]] = []
         self._scanned: Scanned | None = None
         self._complete_until: EpochNs | None = None
         self._changes = Changes()
@@ -325,12 +327,11 @@ class Tracker:
             elif tid == pid:
                 self._exit_displaced(pid, status, reaper, at, known=life is not None)
             return
-        if self._bills and self._is_last(pid, tid, life):
-            pass  # the kernel itself said that this task is the last
+        if self._bills and self._is_doubtful(life) and self._is_last(pid, tid, life):
+            pass  # its threads are not all known, but the kernel said that this task is the last
         elif tid != pid:
-            if life.tids is None:
-                return
-            life.tids.discard(tid)
+            if life.tids:
+                life.tids.discard(tid)
             if life.tids or not life.leader_gone:
                 return
         elif at < life.exec_ns:
@@ -340,6 +341,10 @@ class Tracker:
             return
         del self.live[pid]
         self._end(life, status, reaper, at)
+
+    def _is_doubtful(self, life: Lifetime) -> bool:
+        """Return whether threads of a life may have come or gone unseen."""
+        return life.start_source is StartSource.SCAN or life.started_ns < self._loss_until
 
     def _is_last(self, pid: int, tid: int, life: Lifetime | None) -> bool:
         bills = self._bills.get(pid)
@@ -443,6 +448,20 @@ class Tracker:
             life = self._begin_unseen(pid, description, record)
         elif at < life.started_ns or at < life.exec_ns:
             return
+        self._begin_exec(life, at)
+        if record is not None:
+            self._describe_probed(life, record, description)
+        elif description is not None:
+            self._describe(life, description)
+            life.described_ns = description.read_ns
+        else:
+            self._forget_image(life)
+        if life.exec_source is not ExecSource.NONE:
+            self._changes.described += 1
+        self._touch(life)
+
+    def _begin_exec(self, life: Lifetime, at: MonotonicNs) -> None:
+        """Put the execve before away, and make room for what a new one brings."""
         changes = self._changes
         changes.execs += 1
         if life.exec_count:
@@ -467,16 +486,6 @@ class Tracker:
         life.tids = None
         life.leader_gone = False
         life.is_kernel_thread = False
-        if record is not None:
-            self._describe_probed(life, record, description)
-        elif description is not None:
-            self._describe(life, description)
-            life.described_ns = description.read_ns
-        else:
-            self._forget_image(life)
-        if life.exec_source is not ExecSource.NONE:
-            changes.described += 1
-        self._touch(life)
 
     def _add_probed(self, payload: bytes) -> None:
         try:
@@ -590,6 +599,9 @@ class Tracker:
         """Set image and origin to what was read; what could not be read is unknown or as before."""
         d = description
         stat = procfs.parse_stat(d.stat) if d.stat else None
+        if stat is not None and not _is_same(life, stat):
+            self._forget_image(life)  # read too late: its pid was in use again
+            return
         if d.argv is not None or d.exe is not None:
             life.exec_source = ExecSource.PROC
         else:
@@ -650,12 +662,15 @@ class Tracker:
             self._set_start(life, stat.starttime, stat.ppid)
         elif life.start_ticks is None:
             self._set_start(life, stat.starttime, stat.ppid)
-        self._found.add(life.id)
+        self._found[life.id] = d.at_ns
         life.is_kernel_thread = bool(stat.flags & procfs.PF_KTHREAD)
         life.zombie = is_zombie
         if life.zombie:
-            life.wait_status = stat.exit_code
-        if life.exec_source is not ExecSource.BPF and (
+            # The kernel shows 0 to whoever may not trace it. Source: do_task_stat() in fs/proc/array.c.
+            life.wait_status = None if Fault.DENIED in d.fault else stat.exit_code
+        if self._complete_until is not None and _runs_another(life, d):
+            self._replaced.append((life, d))  # unless its EXEC is in the queue
+        elif life.exec_source is not ExecSource.BPF and (
             not life.stored or life.image is None or life.exec_source is ExecSource.NONE
         ):
             if life.exec_count == 0 or life.exec_source is ExecSource.NONE:
@@ -670,6 +685,16 @@ class Tracker:
             life.tids = tids or None
             life.leader_gone = Fault.ZOMBIE in d.fault
             life.thread_peak = max(life.thread_peak, len(tids) + (not life.leader_gone))
+        self._touch(life)
+
+    def _exec_unseen(self, life: Lifetime, d: Description) -> None:
+        """Note that a life runs another program: its EXEC was lost, or nobody recorded."""
+        if life.exec_ns > d.at_ns or not _runs_another(life, d):
+            return
+        self._begin_exec(life, d.at_ns)
+        self._describe(life, d)
+        life.described_ns = d.read_ns
+        self._changes.described += 1
         self._touch(life)
 
     def _is_news(self, stat: procfs.Stat) -> bool:
@@ -695,9 +720,10 @@ class Tracker:
         self._unfound = [
             life
             for life in self.live.values()
-            if (life.id not in self._found and life.started_ns < scanned.began_ns) or life.zombie
+            if life.started_ns < scanned.began_ns
+            and (life.zombie or self._found.get(life.id, -1) < scanned.began_ns)
         ]
-        self._found = set()
+        self._found = {}
         self._scanned = scanned
         self._is_first_scan = False
 
@@ -712,6 +738,10 @@ class Tracker:
                 del self.live[life.pid]
                 self._close_unseen(life, self.epoch(scanned.ended_ns))
         self._unfound = []
+        for life, found in self._replaced:
+            if self.live.get(life.pid) is life:
+                self._exec_unseen(life, found)
+        self._replaced = []
         self._complete_until = None
         if self._accounting is None:
             self._ended_lately.clear()
@@ -801,6 +831,13 @@ _OTHERS = {
 def _is_same(life: Lifetime, stat: procfs.Stat) -> bool:
     """Return whether an open life is that of the process with this stat; ticks may differ by one."""
     return life.start_ticks is None or abs(life.start_ticks - stat.starttime) <= 1
+
+
+def _runs_another(life: Lifetime, d: Description) -> bool:
+    """Return whether /proc shows another program than the one that a life is known to run."""
+    if d.exe is None or life.image is None or life.image.exe is None:
+        return False
+    return decode_text(d.exe).removesuffix(_DELETED) != life.image.exe.removesuffix(_DELETED)
 
 
 __all__ = ["Origin", "Tracker"]

@@ -13,12 +13,12 @@ import contextlib
 import ctypes
 import os
 import time
+from pathlib import Path
 
-from prochist.capture.connector import COMM, Message
+from prochist.capture.connector import Message
 from prochist.clock import MonotonicNs
 
 _PR_SET_NAME = 15
-_COMM_SIZE = 16
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -26,9 +26,7 @@ class Heartbeat:
     """Beats on every CPU that this process may use, and looks for the beats among events."""
 
     def __init__(self) -> None:
-        with open("/proc/self/comm", "rb") as file:
-            self._name = file.read(_COMM_SIZE).rstrip(b"\n") + b"\0"
-        self._pid = os.getpid()
+        self._name = Path("/proc/self/comm").read_bytes().rstrip(b"\n") + b"\0"
         self.sent_ns: MonotonicNs | None = None
         """When the beat that is waited for was sent; None when none is."""
         self.proven_ns = MonotonicNs(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
@@ -51,12 +49,14 @@ class Heartbeat:
         return len(allowed)
 
     def look_for(self, messages: list[Message]) -> None:
-        """Take note if a beat is among these messages."""
-        if self.sent_ns is None:
+        """Take note of what these messages prove.
+
+        Any event from after the beat does: when the beat itself was lost in an
+        overrun, the subscription delivers all the same.
+        """
+        if self.sent_ns is None or not messages:
             return
-        for message in messages:
-            if message.what == COMM and message.word1 == self._pid:
-                self.proven_ns = max(self.proven_ns, message.timestamp_ns)
-                if message.timestamp_ns >= self.sent_ns:
-                    self.sent_ns = None
-                    return
+        newest = messages[-1].timestamp_ns
+        self.proven_ns = max(self.proven_ns, newest)
+        if newest >= self.sent_ns:
+            self.sent_ns = None

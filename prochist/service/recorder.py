@@ -99,8 +99,8 @@ TICK_S = 0.4
 HEARTBEAT_S = 5.0
 """How often the subscription has to prove that it delivers."""
 
-PROOF_S = 2.0
-"""Time after which a heartbeat that has not come back means that we are blind."""
+PROOF_S = 2.5
+"""Time after which heartbeats that have not come back mean that we are blind."""
 
 MOST_RENEWALS = 5
 """Attempts to subscribe again, one after the other, before waiting for the next heartbeat."""
@@ -726,8 +726,12 @@ class Recorder:
                 self._beat()
             return
         waited_s = (time.clock_gettime_ns(time.CLOCK_MONOTONIC) - sent) / 1e9
-        if waited_s < PROOF_S or self._silent_s() > TICK_S * 2 or self._reader.backlog:
+        is_late = waited_s > 2 * PROOF_S
+        if self._silent_s() > TICK_S * 2 or (self._reader.backlog and not is_late):
             return  # events may be on their way
+        if waited_s < PROOF_S:
+            self._heartbeat.beat()  # the first may have been lost in an overrun
+            return
         if self._renewals >= MOST_RENEWALS and now < self._next_beat:
             return
         self._renew()
@@ -859,6 +863,7 @@ class Recorder:
             "flush_interval_s": self._settings.flush_interval_s,
             "backlog_bytes": self._reader.backlog,
             "live": len(self._tracker.live),
+            "connector_drops": connector.read_drops(self._subscription.socket),
             "malformed": words[Word.MALFORMED] + words[Word.MALFORMED_TASKS],
             "foreign": words[Word.FOREIGN],
             "blind": self._blind_since is not None,

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -18,8 +17,8 @@ NOW = T0 + 2_000 * SECOND
 
 
 @pytest.fixture
-def builder(tmp_path: Path) -> Iterator[HistoryBuilder]:
-    yield HistoryBuilder(tmp_path / "history.db")
+def builder(tmp_path: Path) -> HistoryBuilder:
+    return HistoryBuilder(tmp_path / "history.db")
 
 
 def verdict(

@@ -81,7 +81,7 @@ def test_show_tells_a_life_in_full(capfd: pytest.CaptureFixture[str]) -> None:
     assert status == 0
     assert err == "1 process · complete\n"
     for words in (
-        "× work · pid 101 · id 2",
+        "× work · pid 101 · id 2",  # noqa: RUF001
         "Command: work '\\x1b]0;title\\x07'",
         "killed by SIGSEGV, core dumped, after 2.00s",
         "CPU 1.50s user, 20ms system; memory 2.0M; read 4.0K, written 0",

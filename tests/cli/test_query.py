@@ -263,7 +263,7 @@ def test_jsonl_imports_nothing_that_it_does_not_need(path: Path) -> None:
     loaded = set(done.stderr.split())
     assert "prochist.show.records" in loaded
     unwanted = {
-        "tabulate", "apsw.ext", "apsw.shell", "asyncio", "ctypes", "dataclasses", "fractions",
+        "tabulate", "apsw.ext", "apsw.shell", "asyncio", "ctypes", "fractions",
         "prochist.show.table", "prochist.show.long", "prochist.show.listing",
         "prochist.ask.patterns", "prochist.capture", "prochist.history", "prochist.service",
     }  # fmt: skip

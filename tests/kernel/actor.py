@@ -11,6 +11,8 @@ System calls that Python does not have are made by number.
 Source: man pages syscall(2), clone(2) and ptrace(2); include/uapi/linux/prctl.h and sched.h.
 """
 
+# ruff: noqa: S606 - executing programs is what the acts are about
+
 import ctypes
 import fcntl
 import json
@@ -19,11 +21,11 @@ import resource
 import signal
 import struct
 import sys
+import termios
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 SYS_EXIT = {"x86_64": 60, "aarch64": 93, "riscv64": 93, "s390x": 1, "ppc64le": 1}
 SYS_CLONE3 = 435
@@ -109,7 +111,7 @@ def exit_codes() -> None:
 def fatal_signals(core_bytes: str) -> None:
     """Be killed by each signal that kills by default, leaving a core as large as is said."""
     most = int(core_bytes)
-    numbers = sorted(set(range(1, 32)) - NOT_FATAL) + [signal.SIGRTMIN, signal.SIGRTMAX]
+    numbers = [*sorted(set(range(1, 32)) - NOT_FATAL), signal.SIGRTMIN, signal.SIGRTMAX]
 
     def die(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (most, most))
@@ -404,19 +406,17 @@ def storm(tag: str, count: str, seconds: str = "60") -> None:
     say({"pid": os.getpid(), "ran": ran})
 
 
-def wait_for_hangup() -> NoReturn:
-    """Become the leader of a session on the terminal that is standard input, and execute the rest."""
+def lead_a_session(*command: str) -> None:
+    """Lead a session on the terminal that is standard input, and execute a command in it."""
     os.setsid()
-    fcntl.ioctl(0, 0x540E, 0)  # TIOCSCTTY
-    os.execv(sys.argv[2], sys.argv[2:])
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    os.execv(command[0], command)
 
 
 def main() -> None:
     acts: dict[str, Callable[..., object]] = {
         name: value for name, value in globals().items() if callable(value)
     }
-    if sys.argv[1] == "wait_for_hangup":
-        wait_for_hangup()
     acts[sys.argv[1]](*sys.argv[2:])
 
 

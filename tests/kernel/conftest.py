@@ -11,7 +11,7 @@ from tests.kernel.live import History, Recording
 
 @pytest.fixture(scope="session")
 def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
-    """A recorder that runs as long as the session; that it ends well is part of the tests."""
+    """Run a recorder as long as the session; that it ends well is part of the tests."""
     lacking = what_the_live_connector_lacks()
     if lacking is not None:
         pytest.skip(lacking)
@@ -25,12 +25,12 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
 
 @pytest.fixture(scope="session")
 def history(recording: Recording) -> Iterator[History]:
-    """The history that the session's recorder writes."""
+    """Open the history that the session's recorder writes."""
     with History(recording.database) as history:
         yield history
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """A place for a database of the test's own."""
+    """Name a place for a database of the test's own."""
     return tmp_path / "history.db"

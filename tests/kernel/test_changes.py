@@ -37,7 +37,7 @@ def test_a_change_of_the_effective_id_alone_is_told_apart(history: History, thre
 
 @pytest.fixture
 def set_id_program() -> Iterator[Path]:
-    """A program with the set-uid bit, where any user can execute it."""
+    """Make a program with the set-uid bit, where any user can execute it."""
     folder = Path(tempfile.mkdtemp(prefix="prochist-set-id-"))
     try:
         if os.statvfs(folder).f_flag & os.ST_NOSUID:

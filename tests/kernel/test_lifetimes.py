@@ -83,9 +83,7 @@ def test_a_reused_pid_is_another_life(history: History) -> None:
         pytest.skip("each pid asked for was taken by somebody else meanwhile")
     pid, *statuses = said
     me = history.ended(actor.pid, actor.since_ns)
-    lives = [
-        life for life in history.lives(pid, actor.since_ns) if life["parent_id"] == me["id"]
-    ]
+    lives = [life for life in history.lives(pid, actor.since_ns) if life["parent_id"] == me["id"]]
     assert [wait_status(life) for life in lives] == statuses == [1 << 8, 2 << 8]
     assert lives[0]["ended_at_ns"] <= lives[1]["started_at_ns"]
     assert lives[0]["id"] < lives[1]["id"]
@@ -111,7 +109,15 @@ def test_kernel_threads_are_told_apart_and_left_out(recording: Recording, histor
     assert kthreadd["is_kernel_thread"] == 1
     (me,) = history.ask("SELECT * FROM running WHERE pid = ?", os.getpid())
     assert me["is_kernel_thread"] == 0
-    query = ["query", "--db", recording.database, "--comm", "kthreadd", "-o", "jsonl"]
+    query: list[str | Path] = [
+        "query",
+        "--db",
+        recording.database,
+        "--comm",
+        "kthreadd",
+        "-o",
+        "jsonl",
+    ]
     assert run_prochist(*query).returncode == 1
     shown = run_prochist(*query, "--kernel-threads")
     assert shown.returncode == 0

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.kernel
 NOBODY = 65534
 AS_NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 SILENCE_S = 3.0
-"""One second for the acknowledgement, and what Python takes to start on a machine that is shared."""
+"""One second for the acknowledgement, the rest for Python to start on a machine that is shared."""
 
 
 def test_a_second_recorder_on_the_same_database_is_refused(recording: Recording) -> None:
@@ -61,7 +61,7 @@ def test_in_a_container_it_says_what_the_container_lacks(
 
 @pytest.fixture
 def place_of_nobody() -> Iterator[Path]:
-    """A folder that belongs to an ordinary user."""
+    """Make a folder that belongs to an ordinary user."""
     folder = Path(tempfile.mkdtemp(prefix="prochist-nobody-"))
     os.chown(folder, NOBODY, NOBODY)
     yield folder
@@ -71,7 +71,8 @@ def place_of_nobody() -> Iterator[Path]:
 def test_without_root_it_records_what_it_may_and_says_what_is_missing(
     place_of_nobody: Path,
 ) -> None:
-    probe = [*AS_NOBODY, sys.executable, "-c", "import prochist"]
+    again = "import prochist, subprocess, sys; subprocess.run([sys.executable, '-V'], check=True)"
+    probe = [*AS_NOBODY, sys.executable, "-c", again]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
         pytest.skip("an ordinary user can read neither this Python nor this checkout")
     database = place_of_nobody / "history.db"

@@ -18,7 +18,7 @@ def test_lives_go_on_under_the_same_id_or_are_closed_with_an_interval(
     with Acting("fork_without_exec") as earlier, Acting("execute_when_told", "/bin/cat") as other:
         _, child = earlier.said()
         other.said()
-        with Recording(database) as first:
+        with Recording(database) as first:  # noqa: SIM117 - the actors end before the recorder
             with Acting("rename") as ending, Acting("rename") as staying:
                 ending.said()
                 staying.said()

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sqlite3
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.live import (
+    ACTOR,
     Acting,
     History,
     Recording,
@@ -32,7 +34,8 @@ REPLACED_WITHIN_NS = 2_500_000_000
 
 @contextlib.contextmanager
 def two_storms(tag: str, count: int) -> Iterator[list[Acting]]:
-    with Acting("storm", f"{tag}-a", str(count)) as one, Acting("storm", f"{tag}-b", str(count)) as two:
+    one, two = (Acting("storm", f"{tag}-{spawner}", str(count)) for spawner in "ab")
+    with one, two:
         yield [one, two]
 
 
@@ -117,14 +120,12 @@ def test_a_capture_replayed_gives_the_same_rows(database: Path, tmp_path: Path) 
             assert len(lives) == 1
             assert again.lives(pid, storms[0].since_ns) == lives
             for view in ("execs", "id_changes", "events"):
-                columns = (
-                    f"SELECT * FROM {view} WHERE process_id = ? ORDER BY id"  # noqa: S608
-                )
-                rows = [
-                    [{**row, "id": 0} for row in each.ask(columns, lives[0]["id"])]
+                statement = f"SELECT * FROM {view} WHERE process_id = ? ORDER BY id"  # noqa: S608
+                recorded, repeated = (
+                    [{**row, "id": 0} for row in each.ask(statement, lives[0]["id"])]
                     for each in (live, again)
-                ]
-                assert rows[0] == rows[1]
+                )
+                assert repeated == recorded
 
 
 def test_two_recorders_on_two_databases_do_not_disturb_each_other(
@@ -152,11 +153,8 @@ def test_a_signal_to_stop_loses_nothing(own: Recording, number: int) -> None:
 @pytest.mark.parametrize("how", ["closed", "interrupted"])
 def test_a_terminal_that_ends_loses_nothing(database: Path, how: str) -> None:
     terminal, ours = os.openpty()
-    prefix = (os.sys.executable, "-I", "-S")  # type: ignore[attr-defined]
-    actor = Path(__file__).with_name("actor.py")
-    recording = Recording(
-        database, prefix=(*prefix, str(actor), "wait_for_hangup"), terminal=ours
-    )
+    prefix = (sys.executable, "-I", "-S", str(ACTOR), "lead_a_session")
+    recording = Recording(database, prefix=prefix, terminal=ours)
     os.close(ours)
     try:
         with recording:

@@ -111,7 +111,10 @@ def test_any_columns_make_one_line_a_row(
             "killed by SIGSEGV, core dumped",
         ),
         ({"state": "killed", "term_signal_name": "SIGKILL", "core_dumped": 0}, "killed by SIGKILL"),
-        ({"state": "unknown", "end_source": "boot"}, "its end was not seen; the host was booted meanwhile"),
+        (
+            {"state": "unknown", "end_source": "boot"},
+            "its end was not seen; the host was booted meanwhile",
+        ),
         ({"state": "running"}, "running"),
     ],
 )  # fmt: skip

@@ -260,7 +260,7 @@ def test_a_damaged_database_is_named(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(100)
         file.write(b"\xff" * 3000)
-    with pytest.raises(ProchistError, match="damaged|not an SQLite"):
+    with pytest.raises(ProchistError, match=r"damaged|not an SQLite"):
         open_reader(path)
 
 
