@@ -1,8 +1,10 @@
 """``record`` and ``replay``: fill a history, from the kernel or from a capture."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,7 +28,13 @@ def parse_size(text: str) -> int:
     return int(float(number) * units[unit])
 
 
-class Size(click.ParamType[int]):
+if TYPE_CHECKING:
+    SizeType = click.ParamType[int]
+else:
+    SizeType = click.ParamType  # not subscriptable before click 8.2
+
+
+class Size(SizeType):
     """A number of bytes, with K, M, G or T."""
 
     name = "size"
@@ -44,7 +52,8 @@ class Size(click.ParamType[int]):
 
 
 def _say(line: str) -> None:
-    click.echo(f"prochist: {line}", err=True)
+    with contextlib.suppress(OSError):  # the terminal may be gone; the recording is not
+        click.echo(f"prochist: {line}", err=True)
 
 
 _database = click.option(

@@ -56,7 +56,9 @@ from prochist.service.clockwatch import ClockWatch
 from prochist.service.heartbeat import Heartbeat
 from prochist.service.names import user_names
 from prochist.service.notify import Notifier
+from prochist.service.upkeep import Upkeep
 from prochist.store.database import open_writer, translate
+from prochist.store.retention import Limits
 from prochist.store.writer import (
     BLIND,
     CLOCK_STEP,
@@ -133,6 +135,7 @@ class Settings:
     """Events to drop on purpose, once, to see that loss is told."""
     simulate_silence: bool = False
     """Drop all events on purpose until the subscription is renewed."""
+    limits: Limits = Limits()
     proc: str = "/proc"
     channel_bytes: int = DEFAULT_CAPACITY
 
@@ -386,6 +389,10 @@ class Recorder:
         undo.callback(lambda: self._subscription.socket.close())
         self._heartbeat = Heartbeat()
         self._writer = Writer(self._db, self._host, self._now(), self._names.name_of)
+        self._upkeep = Upkeep(
+            self._db, settings.database, settings.limits, self._writer.forget_rows, self._say,
+            most_pending=MOST_PENDING // 2,
+        )  # fmt: skip
         self._start_tracking()
         undo.callback(self._end_receiver)
         self._start_receiver()
@@ -588,6 +595,10 @@ class Recorder:
                 self._wait(self._settings.flush_interval_s * GATHER_SHARE, backlog=TAKE_BYTES)
                 self._drain()
             self._commit_if_due()
+            if not self._writer.pending:
+                clock = self._clock
+                at = MonotonicNs(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+                self._upkeep.step(clock.epoch(at), self._writer.lives_begun, self._reader.backlog)
         return self._stop()
 
     def _wait(self, timeout_s: float, *, backlog: int) -> bool:
@@ -653,7 +664,9 @@ class Recorder:
             self._capture = None
 
     def _commit_if_due(self) -> None:
-        if self._writer.pending and time.monotonic() >= self._retry_at:
+        if not self._writer.pending or time.monotonic() < self._retry_at:
+            return
+        if self._upkeep.may_write(self._writer.pending):
             self._commit()
 
     def _commit(self) -> bool:
