@@ -151,32 +151,48 @@ class ChannelWriter(_Channel):
 
 
 class ChannelReader(_Channel):
-    """The end of the recorder."""
+    """The end of the recorder.
 
-    def __init__(self, fd: int) -> None:
+    With ``holds``, what was taken stays in the ring until :meth:`give_back`, so that
+    another reader finds it again when this one is killed.
+    """
+
+    def __init__(self, fd: int, *, holds: bool = False) -> None:
         super().__init__(fd)
-        self._released = 0
+        self._holds = holds
+        self._position: int = self.words[Word.TAIL]
+        self._released = self._position // _RELEASE * _RELEASE
+
+    @property
+    def backlog(self) -> int:
+        """Bytes in the ring that were not taken."""
+        return self.words[Word.HEAD] - self._position
 
     def take(self, bound: int) -> bytes:
         """Take up to ``bound`` bytes out of the ring; empty when there are none.
 
         What is taken may end in the middle of a record.
         """
-        tail: int = self.words[Word.TAIL]
-        size = min(bound, self.words[Word.HEAD] - tail)
+        size = min(bound, self.backlog)
         if not size:
             return b""
-        at = tail % self.capacity
+        at = self._position % self.capacity
         first = min(size, self.capacity - at)
         taken = bytes(self._ring[at : at + first])
         if first < size:
             taken += bytes(self._ring[: size - first])
-        tail += size
+        self._position += size
+        if not self._holds:
+            self.give_back()
+        return taken
+
+    def give_back(self, except_newest: int = 0) -> None:
+        """Let the writer have the room of what was taken, but for the newest bytes."""
+        tail = self._position - except_newest
         while tail - self._released >= _RELEASE:
             self._map.madvise(mmap.MADV_REMOVE, _RING + self._released % self.capacity, _RELEASE)
             self._released += _RELEASE
         self.words[Word.TAIL] = tail
-        return taken
 
     def salvage(self, newest: dict[int, int]) -> bytes:
         """Return the staged messages that are newer than ``newest`` (CPU to sequence number).

@@ -399,7 +399,7 @@ class SlotReceiver:
         if count >= 0:
             return count
         code = ctypes.get_errno()
-        # ENOBUFS cannot come with NETLINK_NO_ENOBUFS; without, it only says what the drop counter says.
+        # ENOBUFS cannot come with NETLINK_NO_ENOBUFS; the drop counter says what it would say.
         if code in (errno.EAGAIN, errno.EINTR, errno.ENOBUFS):
             return 0
         raise OSError(code, os.strerror(code))

@@ -51,6 +51,15 @@ class ExecProbe:
         self._program_fd = program_fd
         self._link_fd = link_fd
 
+    def descriptors(self) -> dict[str, int]:
+        """Return what it consists of, for keeping it beyond this process, by the names of `__init__`."""
+        return {
+            "ring": self.ring_fd,
+            "losses": self._losses_fd,
+            "program": self._program_fd,
+            "link": self._link_fd,
+        }
+
     def read_losses(self) -> int:
         """Return how many execs since the start found the ring full: an exact count."""
         return bpf.sum_per_cpu_counter(self._losses_fd) + bpf.read_recursion_misses(

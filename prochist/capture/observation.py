@@ -17,7 +17,7 @@ A file starts with :data:`MAGIC` and a HOST record.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import NamedTuple
@@ -91,7 +91,7 @@ class Description:
     at_ns: MonotonicNs
     """EXEC: timestamp of the event. SCAN: when reading began."""
     read_ns: MonotonicNs
-    """When reading was finished; with EXEC it tells whether a later execve can have come in between."""
+    """When reading was finished: whether a later execve can have come in between."""
     fault: Fault = Fault.NONE
     argv: bytes | None = None
     """Arguments, each ended by NUL."""
@@ -168,7 +168,7 @@ class Cgroup(NamedTuple):
 
 
 class Restarted(NamedTuple):
-    """The receiver was replaced; events it had received are in the stream, descriptions may not be."""
+    """The receiver was replaced: events it had received are in the stream, not all it had read."""
 
     at_ns: MonotonicNs
 
@@ -234,7 +234,7 @@ def encode_tasks(received_ns: int, records: list[bytes]) -> bytes:
     return _frame(Kind.TASKS, _TASKS.pack(received_ns) + b"".join(records))
 
 
-def encode(record: Record) -> bytes:
+def encode(record: Record) -> bytes:  # noqa: C901, PLR0911  one case a kind of record
     """Encode any record."""
     match record:
         case Description():
@@ -347,16 +347,18 @@ def _decode_host(body: memoryview, _count: int) -> Host:
     if _HOST.size + sum(lengths) > len(body):
         msg = "a host record is cut"
         raise ValueError(msg)
-    texts = []
+    texts: list[str] = []
     at = _HOST.size
     for length in lengths:
         texts.append(bytes(body[at : at + length]).decode("utf-8", "backslashreplace"))
         at += length
-    return Host(*texts, booted_at_ns)
+    boot_id, host, machine_id, kernel = texts
+    return Host(boot_id, host, machine_id, kernel, booted_at_ns)
 
 
 def _decode_tasks(body: memoryview, _count: int) -> Tasks:
-    return Tasks(*_TASKS.unpack_from(body), bytes(body[_TASKS.size :]))
+    (received_ns,) = _TASKS.unpack_from(body)
+    return Tasks(received_ns, bytes(body[_TASKS.size :]))
 
 
 def _decode_cgroup(body: memoryview, _count: int) -> Cgroup:
@@ -375,7 +377,7 @@ def _decode_probed(body: memoryview, _count: int) -> Probed:
     return Probed(bytes(body[4 : 4 + length]))
 
 
-_DECODERS = {
+_DECODERS: dict[int, Callable[[memoryview, int], Record]] = {
     Kind.MESSAGES: _decode_messages,
     Kind.DESCRIPTION: _decode_description,
     Kind.CLOCK: lambda body, _: Clock(ClockReading(*_CLOCK.unpack_from(body))),
@@ -389,7 +391,8 @@ _DECODERS = {
 }
 
 __all__ = [
-    "MAGIC", "Cgroup", "Clock", "Counters", "Description", "Fault", "Host", "Kind", "Messages", "Probed",
-    "Reason", "Record", "Restarted", "Scanned", "StreamError", "Tasks",
-    "decode_records", "encode", "encode_description", "encode_probed", "encode_tasks", "messages_header", "whole_record",
+    "MAGIC", "Cgroup", "Clock", "Counters", "Description", "Fault", "Host", "Kind", "Messages",
+    "Probed", "Reason", "Record", "Restarted", "Scanned", "StreamError", "Tasks",
+    "decode_records", "encode", "encode_description", "encode_probed", "encode_tasks",
+    "messages_header", "whole_record",
 ]  # fmt: skip

@@ -26,7 +26,7 @@ import sys
 import time
 from typing import NamedTuple
 
-from prochist.capture import procfs
+from prochist.capture import privileges, procfs
 from prochist.capture.channel import STAGED_MESSAGES, ChannelWriter, Scheduling, Word
 from prochist.capture.connector import (
     CPU_WORD,
@@ -312,6 +312,8 @@ def main() -> None:
     options = Options(**json.loads(sys.argv[1]))
     receiver = Receiver(options)
     receiver._words[Word.SCHEDULING] = prefer_real_time()  # noqa: SLF001  our own class
+    with contextlib.suppress(OSError):
+        privileges.keep_only(privileges.READING, effective=privileges.READING)
     gc.collect()
     gc.freeze()
     gc.disable()  # no cycles are made in the loop, and a collection would hold it up

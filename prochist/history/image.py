@@ -1,6 +1,6 @@
-"""Process images: the bytes of argv and paths become the texts that people read and search.
+r"""Process images: the bytes of argv and paths become the texts that people read and search.
 
-Pure. Bytes that are not UTF-8 show as ``\\xNN``; where that or the quoting is
+Pure. Bytes that are not UTF-8 show as ``\xNN``; where that or the quoting is
 not exact, the bytes are kept beside the text.
 """
 

@@ -87,7 +87,7 @@ class Lifetime:
     start_ticks: Ticks | None = None
     start_source: StartSource = StartSource.FORK
     started_ns: MonotonicNs = MonotonicNs(0)  # noqa: RUF009  a NewType of int
-    """On CLOCK_MONOTONIC, for telling events of an earlier life of the pid; 10 ms coarse after a scan."""
+    """On CLOCK_MONOTONIC, to tell events of an earlier life of the pid; after a scan to 10 ms."""
 
     exec_at_ns: EpochNs | None = None
     exec_count: int = 0
@@ -110,6 +110,8 @@ class Lifetime:
     tids: set[int] | None = None
     """Threads beside the leader; None when there never were any."""
     leader_gone: bool = False
+    found_ns: MonotonicNs = MonotonicNs(0)  # noqa: RUF009
+    """When a scan found it alive: what its tasks did before is in what was found."""
     cgroups_key: int = 0
     """Which cgroups it is in, as the exec probe tells them apart; 0 not known."""
     tracer: int = 0

@@ -13,7 +13,7 @@ from prochist.clock import MonotonicNs
 class Missing(NamedTuple):
     """Events that the kernel sent and we never received."""
 
-    count: int
+    lost: int
     after_ns: MonotonicNs | None
     """Newest event of that CPU before them; None when they are older than this recorder."""
     before_ns: MonotonicNs
@@ -56,4 +56,13 @@ class SequenceGaps:
             newest[cpu] = seq
             times[cpu] = timestamp
             self.received += 1
+        return found
+
+    def newer(self, messages: Iterable[Message]) -> list[Message]:
+        """Return those messages that were not followed yet."""
+        found = []
+        for message in messages:
+            last = self.newest.get(message.cpu)
+            if last is None or 0 < (message.seq - last) & 0xFFFFFFFF < 1 << 31:
+                found.append(message)
         return found

@@ -85,6 +85,9 @@ Timestamps of different CPUs can be inverted by milliseconds in the queue.
 """
 
 
+RESUMED_STEP_NS = 100_000_000
+"""Difference between a stored start and /proc's, which is 10 ms coarse, that is a clock step."""
+
 _MOST_ENDED_LATELY = 2048
 _MOST_BILLS = 65536
 _MOST_PROBED = 65536
@@ -143,6 +146,10 @@ class Tracker:
         """
         for life in lives:
             self.live[life.pid] = life
+            if life.start_ticks is not None and life.started_at_ns is not None:
+                step_ns = self.clock.epoch_of_ticks(life.start_ticks) - life.started_at_ns
+                if abs(step_ns) > RESUMED_STEP_NS:
+                    self._move(life, step_ns)  # the clock was set meanwhile
         self._complete_until = complete_until
 
     def missed(self, since: MonotonicNs, until: MonotonicNs) -> None:
@@ -151,15 +158,23 @@ class Tracker:
         self._loss_until = max(self._loss_until, until)
 
     def epoch(self, at: MonotonicNs) -> EpochNs:
-        """Convert to wall time as the clock stood at that instant."""
-        clock = self.clock
-        if at < clock.monotonic_ns:
-            for clock in reversed(self._clocks):
-                if at >= clock.monotonic_ns:
-                    break
-        return EpochNs(at + clock.epoch_offset_ns)
+        """Convert to wall time, by the clock as it stands now.
 
-    def feed(self, record: Record) -> Changes:
+        CLOCK_MONOTONIC stands still while the host is suspended: what was suspended since is
+        taken off. Where the clock was set since, the new time counts.
+        """
+        clock = self.clock
+        if at >= clock.monotonic_ns:
+            return EpochNs(at + clock.epoch_offset_ns)
+        then = self._clocks[0]
+        for reading in reversed(self._clocks):
+            if at >= reading.monotonic_ns:
+                then = reading
+                break
+        suspended_ns = clock.boot_offset_ns - then.boot_offset_ns
+        return EpochNs(at + clock.epoch_offset_ns - suspended_ns)
+
+    def feed(self, record: Record) -> Changes:  # noqa: C901  one case a kind of record
         """Apply one record and return what changed, oldest first."""
         self._changes = changes = Changes()
         match record:
@@ -170,8 +185,7 @@ class Tracker:
             case Description():
                 self._found_running(record)
             case Clock(reading):
-                self.clock = reading
-                self._clocks = [*self._clocks[-7:], reading]
+                self._set_clock(reading)
             case Scanned():
                 self._scan_ended(record)
             case Tasks(received_ns, payload):
@@ -189,9 +203,31 @@ class Tracker:
                 pass
         return changes
 
+    def _set_clock(self, reading: ClockReading) -> None:
+        """Go on by another reading of the clocks.
+
+        When somebody has set the wall clock, the new time is taken for the right one: the
+        beginnings of lives that go on move with it, as ps(1) shows them, so that a life's
+        duration and the order of its beginning and end stay true.
+        """
+        suspended_ns = reading.boot_offset_ns - self.clock.boot_offset_ns
+        step_ns = reading.epoch_offset_ns - self.clock.epoch_offset_ns - suspended_ns
+        self.clock = reading
+        self._clocks = [*self._clocks[-7:], reading]
+        if step_ns:
+            for life in self.live.values():
+                self._move(life, step_ns)
+                self._touch(life)
+
+    def _move(self, life: Lifetime, step_ns: int) -> None:
+        if life.started_at_ns is not None:
+            life.started_at_ns = EpochNs(life.started_at_ns + step_ns)
+        if life.exec_at_ns is not None:
+            life.exec_at_ns = EpochNs(life.exec_at_ns + step_ns)
+
     # --- events -------------------------------------------------------------
 
-    def _apply_messages(self, messages: list[Message]) -> None:
+    def _apply_messages(self, messages: list[Message]) -> None:  # noqa: C901  the hot loop
         live = self.live
         for message in messages:
             _, _, what, _, at, word0, word1, word2, word3, _, word5 = message
@@ -261,7 +297,7 @@ class Tracker:
     def _forked_already(
         self, old: Lifetime, parent: Lifetime | None, ppid: int, at: MonotonicNs, ticks: Ticks
     ) -> bool:
-        """Settle what an open life of the pid has to do with its FORK; return whether it is the one."""
+        """Settle what an open life of the pid has to do with its FORK; return whether it is it."""
         if old.start_source is StartSource.SCAN and old.start_ticks in (
             ticks,
             ticks - 1,
@@ -309,7 +345,7 @@ class Tracker:
         if life is None:
             self.unknown.add(pid)
             return
-        if at < life.started_ns:
+        if at < life.started_ns or at < life.found_ns:
             return
         if life.tids is None:
             life.tids = set()
@@ -319,14 +355,22 @@ class Tracker:
             life.thread_peak = count
             self._touch(life)
 
-    def _exit(self, pid: int, tid: int, status: int, reaper: int, at: MonotonicNs) -> None:
+    def _exit(  # noqa: C901  the rules of an end, in their order
+        self, pid: int, tid: int, status: int, reaper: int, at: MonotonicNs
+    ) -> None:
         life = self.live.get(pid)
         if life is None or at < life.started_ns:
             if self._bills and self._is_last(pid, tid, self._ended_lately.get(pid)):
                 self._end(self._ended_lately[pid], status, reaper, at)
             elif tid == pid:
                 self._exit_displaced(pid, status, reaper, at, known=life is not None)
+            else:
+                self._exit_thread_displaced(pid, tid, status, reaper, at)
             return
+        if at < life.found_ns:
+            if life.tids:
+                life.tids.discard(tid)
+            return  # not its end: a scan found it alive later
         if self._bills and self._is_doubtful(life) and self._is_last(pid, tid, life):
             pass  # its threads are not all known, but the kernel said that this task is the last
         elif tid != pid:
@@ -430,8 +474,12 @@ class Tracker:
         self, pid: int, status: int, reaper: int, at: MonotonicNs, *, known: bool
     ) -> None:
         """End a life whose pid belongs to another, or whose beginning nobody saw."""
-        displaced = self._displaced.pop(pid, None)
+        displaced = self._displaced.get(pid)
         if displaced is not None and at >= displaced.started_ns:
+            if displaced.tids:
+                displaced.leader_gone = True
+                return
+            del self._displaced[pid]
             self._end(displaced, status, reaper, at)
             return
         if known and self._scanned is None:
@@ -439,6 +487,18 @@ class Tracker:
         life = Lifetime(self.next_id, pid, start_source=StartSource.SCAN)
         self.next_id += 1
         self._end(life, status, reaper, at)
+
+    def _exit_thread_displaced(
+        self, pid: int, tid: int, status: int, reaper: int, at: MonotonicNs
+    ) -> None:
+        """End a life without leader whose last thread's EXIT came after the FORK of the next."""
+        displaced = self._displaced.get(pid)
+        if displaced is None or not displaced.tids or tid not in displaced.tids:
+            return
+        displaced.tids.remove(tid)
+        if displaced.leader_gone and not displaced.tids:
+            del self._displaced[pid]
+            self._end(displaced, status, reaper, at)
 
     def _exec(self, pid: int, at: MonotonicNs) -> None:
         description = self._descriptions.pop((pid, at), None)
@@ -483,8 +543,9 @@ class Tracker:
         life.exec_ns = at
         life.exec_at_ns = self.epoch(at)
         life.exec_origin = None
-        life.tids = None
-        life.leader_gone = False
+        if at >= life.found_ns:
+            life.tids = None
+            life.leader_gone = False
         life.is_kernel_thread = False
 
     def _add_probed(self, payload: bytes) -> None:
@@ -568,19 +629,22 @@ class Tracker:
     def _begin_unseen(
         self, pid: int, description: Description | None, record: ExecRecord | None
     ) -> Lifetime:
-        """Begin a life whose FORK was not seen."""
-        life = Lifetime(self.next_id, pid, start_source=StartSource.SCAN)
-        self.next_id += 1
-        self.live[pid] = life
+        """Begin a life whose FORK was not seen, or go on with one that EXEC shows to be alive."""
         stat = procfs.parse_stat(description.stat) if description and description.stat else None
+        start = None
         if record is not None:
-            self._set_start(
-                life, Ticks(record.start_boottime_ns // NS_PER_TICK), record.parent_tgid
-            )
+            start = Ticks(record.start_boottime_ns // NS_PER_TICK), record.parent_tgid
         elif stat is not None:
-            self._set_start(life, stat.starttime, stat.ppid)
-        else:
-            self.unknown.add(pid)
+            start = stat.starttime, stat.ppid
+        life = None if start is None else self._take_back(pid, start[0])
+        if life is None:
+            life = Lifetime(self.next_id, pid, start_source=StartSource.SCAN)
+            self.next_id += 1
+            self.live[pid] = life
+            if start is not None:
+                self._set_start(life, *start)
+            else:
+                self.unknown.add(pid)
         self._touch(life)
         return life
 
@@ -644,30 +708,19 @@ class Tracker:
         if stat is None:
             return
         self.unknown.discard(d.pid)
-        life = self.live.get(d.pid)
-        if life is not None and not _is_same(life, stat):
-            if life.started_ns > d.at_ns:
-                return  # began after this was read
-            self._displace(life, None, d.at_ns)
-            life = None
-        is_zombie = Fault.ZOMBIE in d.fault and stat.num_threads <= 1
+        life = self._find(d, stat)
         if life is None:
-            life = self._revive(d.pid, stat)
-        if life is None and is_zombie and not self._is_news(stat):
-            return  # its life was recorded, and has ended
-        if life is None:
-            life = Lifetime(self.next_id, d.pid, start_source=StartSource.SCAN)
-            self.next_id += 1
-            self.live[d.pid] = life
-            self._set_start(life, stat.starttime, stat.ppid)
-        elif life.start_ticks is None:
-            self._set_start(life, stat.starttime, stat.ppid)
+            return
+        is_zombie = _is_zombie(d, stat)
         self._found[life.id] = d.at_ns
         life.is_kernel_thread = bool(stat.flags & procfs.PF_KTHREAD)
         life.zombie = is_zombie
-        if life.zombie:
-            # The kernel shows 0 to whoever may not trace it. Source: do_task_stat() in fs/proc/array.c.
+        if is_zombie:
+            # The kernel shows 0 to whoever may not trace it.
+            # Source: do_task_stat() in fs/proc/array.c.
             life.wait_status = None if Fault.DENIED in d.fault else stat.exit_code
+        else:
+            life.found_ns = d.at_ns
         if self._complete_until is not None and _runs_another(life, d):
             self._replaced.append((life, d))  # unless its EXEC is in the queue
         elif life.exec_source is not ExecSource.BPF and (
@@ -687,6 +740,27 @@ class Tracker:
             life.thread_peak = max(life.thread_peak, len(tids) + (not life.leader_gone))
         self._touch(life)
 
+    def _find(self, d: Description, stat: procfs.Stat) -> Lifetime | None:
+        """Return the life of a process that was found, a new one if need be; None if it is over."""
+        life = self.live.get(d.pid)
+        if life is not None and not _is_same(life, stat):
+            if life.started_ns > d.at_ns:
+                return None  # began after this was read
+            self._displace(life, None, d.at_ns)
+            life = None
+        if life is None:
+            life = self._revive(d.pid, stat)
+        if life is None and _is_zombie(d, stat) and not self._is_news(stat):
+            return None  # its life was recorded, and has ended
+        if life is None:
+            life = Lifetime(self.next_id, d.pid, start_source=StartSource.SCAN)
+            self.next_id += 1
+            self.live[d.pid] = life
+            self._set_start(life, stat.starttime, stat.ppid)
+        elif life.start_ticks is None:
+            self._set_start(life, stat.starttime, stat.ppid)
+        return life
+
     def _exec_unseen(self, life: Lifetime, d: Description) -> None:
         """Note that a life runs another program: its EXEC was lost, or nobody recorded."""
         if life.exec_ns > d.at_ns or not _runs_another(life, d):
@@ -705,10 +779,14 @@ class Tracker:
 
     def _revive(self, pid: int, stat: procfs.Stat) -> Lifetime | None:
         """Take back the end of a life that a scan shows to go on: FORKs of threads were lost."""
-        life = self._ended_lately.get(pid)
-        if life is None or life.start_ticks is None or abs(life.start_ticks - stat.starttime) > 1:
-            return None
         if stat.state in b"ZX" and stat.num_threads <= 1:
+            return None
+        return self._take_back(pid, stat.starttime)
+
+    def _take_back(self, pid: int, ticks: Ticks) -> Lifetime | None:
+        """Reopen the life that began at that time and seemed to end; return None if none did."""
+        life = self._ended_lately.get(pid)
+        if life is None or life.start_ticks is None or abs(life.start_ticks - ticks) > 1:
             return None
         del self._ended_lately[pid]
         self.live[pid] = life
@@ -829,8 +907,13 @@ _OTHERS = {
 
 
 def _is_same(life: Lifetime, stat: procfs.Stat) -> bool:
-    """Return whether an open life is that of the process with this stat; ticks may differ by one."""
+    """Return whether an open life is that of the process with this stat, within one tick."""
     return life.start_ticks is None or abs(life.start_ticks - stat.starttime) <= 1
+
+
+def _is_zombie(d: Description, stat: procfs.Stat) -> bool:
+    """Return whether a process was found dead: a leader that has left before its threads is not."""
+    return Fault.ZOMBIE in d.fault and stat.num_threads <= 1
 
 
 def _runs_another(life: Lifetime, d: Description) -> bool:

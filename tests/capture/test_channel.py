@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -191,16 +192,13 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_what_a_killed_writer_had_received_is_still_there(ends: Ends) -> None:
     staged = message(42)
-    # Descriptors are inherited as the receiver inherits them.
-    os.set_inheritable(ends.reader.fd, True)  # noqa: FBT003  the standard library's signature
-    os.set_inheritable(ends.wake, True)  # noqa: FBT003
-    pid = os.spawnv(
-        os.P_NOWAIT,
-        sys.executable,
-        [sys.executable, "-c", WRITER, str(ends.reader.fd), str(ends.wake), staged.hex()],
+    arguments = [str(ends.reader.fd), str(ends.wake), staged.hex()]
+    ended = subprocess.run(
+        [sys.executable, "-c", WRITER, *arguments],
+        pass_fds=(ends.reader.fd, ends.wake),
+        check=False,
     )
-    _, status = os.waitpid(pid, 0)
-    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert ended.returncode == -signal.SIGKILL
     assert ends.reader.take(100) == b"published"
     assert ends.reader.salvage({0: 41}) == staged
     assert ends.reader.salvage({0: 42}) == b""

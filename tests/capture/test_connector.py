@@ -3,6 +3,7 @@
 import os
 import socket
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -157,9 +158,7 @@ def test_any_bytes_are_an_event_of_the_right_size_or_none(datagram: bytes) -> No
 def test_the_request_has_the_four_byte_form() -> None:
     # The 8-byte form is ignored by Linux before 6.6.
     request = encode_listen(0x1234)
-    assert request == struct.pack(
-        "=IHHII IIIIHH I", 40, 3, 0, 0, 0, 1, 1, 0, 0x1234, 4, 0, 1
-    )
+    assert request == struct.pack("=IHHII IIIIHH I", 40, 3, 0, 0, 0, 1, 1, 0, 0x1234, 4, 0, 1)
 
 
 # --- sockets ----------------------------------------------------------------------
@@ -287,8 +286,8 @@ def test_the_kernel_acknowledges_and_its_events_are_decoded() -> None:
         assert acknowledged[-1].word0 == 0
         assert subscription.receive_buffer_bytes == 2 << 20
         assert subscription.forced
-        child = os.spawnv(os.P_NOWAIT, "/bin/true", ["true"])
-        os.waitpid(child, 0)
+        with subprocess.Popen(["/bin/true"]) as started:
+            child = started.pid
         receiver, memory = receiver_on(sock, 512)
         mine: list[Message] = []
         while count := receiver.receive():

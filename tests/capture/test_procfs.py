@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +26,9 @@ from prochist.capture.procfs import (
 )
 from prochist.clock import MonotonicNs
 
-STAT = b"%d (%s) %s 7 8 9 34817 -1 4194304 1 2 3 4 11 12 13 14 20 0 %d 0 555 0" + b" 0" * 28 + b" %d\n"
+STAT = (
+    b"%d (%s) %s 7 8 9 34817 -1 4194304 1 2 3 4 11 12 13 14 20 0 %d 0 555 0" + b" 0" * 28 + b" %d\n"
+)
 STATUS = (
     b"Name:\tcat\nUmask:\t0022\nState:\tS (sleeping)\nTgid:\t7\nPid:\t7\n"
     b"Uid:\t1000\t0\t0\t0\nGid:\t100\t5\t5\t5\nGroups:\t100 \nNStgid:\t7\t1\nNSpid:\t7\t1\n"
@@ -179,7 +180,7 @@ def test_what_may_not_be_read_is_said_to_be_denied() -> None:
         os._exit(0)
     os.waitpid(child, 0)
     os.close(writing)
-    with open(reading, "rb") as answer:
+    with os.fdopen(reading, "rb") as answer:
         assert answer.read() == bytes([Fault.DENIED])
 
 

@@ -1,4 +1,4 @@
-"""The receiver, with a socketpair as the kernel, a folder as /proc, and itself as a real process."""
+"""The receiver: a socketpair is the kernel, a folder is /proc, the process itself is real."""
 
 import contextlib
 import itertools

@@ -30,7 +30,14 @@ def shown_argv(image: Image) -> list[str]:
 def test_plain_arguments_need_one_text() -> None:
     image = make(b"cat\0-n\0/etc/passwd\0")
     assert image == Image(
-        "cat", "/bin/cat", None, "cat -n /etc/passwd", None, argv_complete=True, cwd="/", argv_raw=None
+        "cat",
+        "/bin/cat",
+        None,
+        "cat -n /etc/passwd",
+        None,
+        argv_complete=True,
+        cwd="/",
+        argv_raw=None,
     )
 
 

@@ -37,13 +37,13 @@ def test_each_cpu_is_followed_on_its_own() -> None:
 def test_the_numbers_wrap() -> None:
     gaps = SequenceGaps()
     assert gaps.feed([message(0xFFFFFFFE), message(0xFFFFFFFF), message(0), message(1)]) == []
-    assert gaps.feed([message(5)])[0].count == 3
+    assert gaps.feed([message(5)])[0].lost == 3
 
 
 def test_a_gap_over_the_wrap_is_counted() -> None:
     gaps = SequenceGaps()
     gaps.feed([message(0xFFFFFFFE)])
-    assert gaps.feed([message(2)])[0].count == 3
+    assert gaps.feed([message(2)])[0].lost == 3
 
 
 def test_what_was_seen_before_is_not_a_loss_of_four_thousand_million() -> None:
@@ -94,6 +94,6 @@ def test_the_missing_are_those_dropped_before_one_that_came(
     gaps = SequenceGaps()
     cut = data.draw(st.integers(0, len(arrived)))
     found = gaps.feed(arrived[:cut]) + gaps.feed(arrived[cut:])
-    assert gaps.missing == missing == sum(m.count for m in found)
+    assert gaps.missing == missing == sum(m.lost for m in found)
     assert gaps.received == len(arrived)
     assert all(m.after_ns is not None and m.after_ns < m.before_ns for m in found)

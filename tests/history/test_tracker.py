@@ -69,7 +69,7 @@ def end(pid: int, at: int, status: int = 0, reaper: int = 0) -> Message:
     return leave(pid, pid, at, status, reaper)
 
 
-def stat(
+def stat(  # noqa: PLR0913  the fields of the file
     pid: int,
     start: int,
     *,
@@ -87,7 +87,12 @@ def stat(
 
 
 def status(uid: int, gid: int = 0) -> bytes:
-    return b"Name:\tx\nUid:\t%d\t%d\t0\t0\nGid:\t%d\t%d\t0\t0\nNSpid:\t9\t3\n" % (uid, uid, gid, gid)
+    return b"Name:\tx\nUid:\t%d\t%d\t0\t0\nGid:\t%d\t%d\t0\t0\nNSpid:\t9\t3\n" % (
+        uid,
+        uid,
+        gid,
+        gid,
+    )
 
 
 def on_exec(pid: int, at: int, argv: bytes = b"cat\0", **fields: bytes | None) -> Description:
@@ -103,7 +108,7 @@ def on_exec(pid: int, at: int, argv: bytes = b"cat\0", **fields: bytes | None) -
     )
 
 
-def running(
+def running(  # noqa: PLR0913  what a scan may find
     pid: int,
     start: int,
     at: int,
@@ -165,6 +170,9 @@ class Past:
         (life,) = self.lives.values()
         return life
 
+    def end_of_only(self) -> tuple[EndSource | None, int | None]:
+        return self.only.end_source, self.only.wait_status
+
     def of(self, pid: int) -> Lifetime:
         (life,) = (life for life in self.lives.values() if life.pid == pid)
         return life
@@ -175,7 +183,7 @@ def past() -> Past:
     return Past()
 
 
-# --- beginning and end -----------------------------------------------------------------------
+# --- beginning and end ----------------------------------------------------------------
 
 
 def test_a_process_lives_from_its_fork_to_its_exit(past: Past) -> None:
@@ -273,11 +281,13 @@ def test_events_of_an_unknown_kind_are_passed_over(past: Past) -> None:
     assert past.tracker.unknown == set()
 
 
-# --- threads -------------------------------------------------------------------------------------
+# --- threads --------------------------------------------------------------------------
 
 
 def test_threads_are_no_processes(past: Past) -> None:
-    past.feed(fork(10, 1, 5), thread(11, 10, 6), thread(12, 10, 7), leave(11, 10, 8), leave(12, 10, 9))
+    past.feed(
+        fork(10, 1, 5), thread(11, 10, 6), thread(12, 10, 7), leave(11, 10, 8), leave(12, 10, 9)
+    )
     assert past.only.end_source is None
     past.feed(thread(13, 10, 10), leave(13, 10, 11), end(10, 12, 0x200))
     assert (past.only.thread_peak, past.only.wait_status) == (3, 0x200)
@@ -333,7 +343,7 @@ def test_a_leader_that_left_before_the_scan_does_not_end_the_process(past: Past)
     past.settle(30 * SECOND)
     assert past.only.end_source is None
     past.feed(leave(12, 10, 31 * SECOND, 0x300))
-    assert (past.only.end_source, past.only.wait_status) == (EndSource.EXIT, 0x300)
+    assert past.end_of_only() == (EndSource.EXIT, 0x300)
 
 
 def test_a_thread_that_left_while_the_scan_looked_ends_a_process_without_leader(past: Past) -> None:
@@ -343,10 +353,58 @@ def test_a_thread_that_left_while_the_scan_looked_ends_a_process_without_leader(
     )
     past.scan(zombie, began=20 * SECOND, ended=21 * SECOND)
     past.feed(leave(12, 10, 20 * SECOND + MS, 0x300))
-    assert (past.only.end_source, past.only.wait_status) == (EndSource.EXIT, 0x300)
+    assert past.end_of_only() == (EndSource.EXIT, 0x300)
 
 
-# --- execs ----------------------------------------------------------------------------------------
+def test_the_last_thread_of_a_process_may_leave_after_its_pid_was_used_again(past: Past) -> None:
+    past.feed(
+        fork(10, 1, 5), thread(11, 10, 6), end(10, 7), fork(10, 1, 9), leave(11, 10, 8, 0x300)
+    )
+    first, second = past.lives.values()
+    assert (first.end_source, first.wait_status) == (EndSource.EXIT, 0x300)
+    assert second.end_source is None
+
+
+def test_a_leaders_exit_older_than_the_scan_that_found_it_alive_is_not_the_end(past: Past) -> None:
+    # 11 took the process over before the scan looked; the leader's EXIT and the EXEC are queued.
+    past.feed(fork(10, 1, 1 * SECOND), thread(11, 10, 2 * SECOND))
+    past.scan(running(10, 1 * SECOND, 9 * SECOND), began=9 * SECOND, ended=9 * SECOND)
+    past.feed(end(10, 3 * SECOND), execve(10, 4 * SECOND))
+    assert past.only.end_source is None
+    past.feed(end(10, 10 * SECOND, 0x100))
+    assert past.end_of_only() == (EndSource.EXIT, 0x100)
+
+
+def test_an_exec_shows_that_a_life_goes_on_whose_threads_were_lost(past: Past) -> None:
+    past.feed(fork(10, 1, 5 * SECOND))
+    past.tracker.missed(MonotonicNs(6 * SECOND), MonotonicNs(7 * SECOND))  # a thread began
+    past.feed(end(10, 8 * SECOND))
+    assert past.only.end_source is EndSource.EXIT
+    late = on_exec(10, 9 * SECOND, b"new\0", stat=stat(10, 5 * SECOND))
+    past.feed(late, execve(10, 9 * SECOND))
+    life = past.only
+    assert (life.end_source, life.wait_status, life.exec_count) == (None, None, 1)
+    past.feed(end(10, 11 * SECOND, 0x400))
+    assert past.only.wait_status == 0x400
+
+
+def test_a_scan_amid_the_exec_of_a_thread_does_not_take_it_for_the_end(past: Past) -> None:
+    # Queued when the scan looks: 11 has called execve, the leader has left, and a thread is new.
+    past.feed(fork(10, 1, 1 * SECOND), thread(11, 10, 2 * SECOND))
+    past.scan(
+        running(10, 1 * SECOND, 9 * SECOND, tids=(10, 12), threads=2),
+        began=9 * SECOND,
+        ended=9 * SECOND,
+    )
+    past.feed(end(10, 3 * SECOND), execve(10, 4 * SECOND), thread(12, 10, 5 * SECOND))
+    assert past.only.end_source is None
+    past.feed(end(10, 10 * SECOND, 0x100))
+    assert past.only.end_source is None
+    past.feed(leave(12, 10, 11 * SECOND, 0x200))
+    assert past.end_of_only() == (EndSource.EXIT, 0x200)
+
+
+# --- execs ----------------------------------------------------------------------------
 
 
 def test_several_execs_of_one_life_are_kept(past: Past) -> None:
@@ -358,7 +416,9 @@ def test_several_execs_of_one_life_are_kept(past: Past) -> None:
     assert life.exec_count == 3
     assert life.image is not None
     assert life.image.command_line == "c"
-    earlier = [(e.ordinal, e.at_ns, e.image and e.image.command_line) for e in past.all.earlier_execs]
+    earlier = [
+        (e.ordinal, e.at_ns, e.image and e.image.command_line) for e in past.all.earlier_execs
+    ]
     assert earlier == [(1, EPOCH + 6 * SECOND, "a"), (2, EPOCH + 7 * SECOND, "b")]
     assert (past.all.execs, past.all.described) == (3, 3)
 
@@ -403,12 +463,13 @@ def test_an_exec_keeps_its_own_ids_when_they_change_later(past: Past) -> None:
     assert life.exec_origin is not None
     assert (life.exec_origin.uid, life.origin.uid) == (1000, 0)
     past.feed(on_exec(10, 8, status=status(0)), execve(10, 8))
-    assert life.exec_origin is None
-    assert past.all.earlier_execs[0].origin is not None
-    assert past.all.earlier_execs[0].origin.uid == 1000
+    assert past.only.exec_origin is None
+    (earlier,) = past.all.earlier_execs
+    assert earlier.origin is not None
+    assert earlier.origin.uid == 1000
 
 
-# --- other events ------------------------------------------------------------------------------------
+# --- other events ---------------------------------------------------------------------
 
 
 def test_a_change_of_ids_is_told_once_for_all_threads(past: Past) -> None:
@@ -440,7 +501,9 @@ def comm(tid: int, pid: int, at: int, name: bytes) -> Message:
 
 
 def test_a_process_may_rename_itself_and_a_thread_renames_only_itself(past: Past) -> None:
-    past.feed(fork(10, 1, 5), thread(11, 10, 6), comm(11, 10, 7, b"worker"), comm(10, 10, 8, b"a\xff"))
+    past.feed(
+        fork(10, 1, 5), thread(11, 10, 6), comm(11, 10, 7, b"worker"), comm(10, 10, 8, b"a\xff")
+    )
     past.feed(comm(10, 10, 9, b"a\xff"))
     assert past.only.image is not None
     assert past.only.image.comm == r"a\xff"
@@ -472,25 +535,46 @@ def test_an_event_older_than_the_life_is_not_of_it(past: Past, what: int) -> Non
     assert not past.all.events
 
 
-# --- clocks ---------------------------------------------------------------------------------------------
+# --- clocks ---------------------------------------------------------------------------
 
 
-def test_times_are_told_by_the_clock_as_it_stood(past: Past) -> None:
-    past.feed(fork(10, 1, 5 * SECOND))
-    stepped = ClockReading(MonotonicNs(10 * SECOND), 0, EPOCH + 3600 * SECOND)
-    past.feed(Clock(stepped), fork(11, 1, 9 * SECOND), fork(12, 1, 11 * SECOND))
-    assert past.of(11).started_at_ns == EPOCH + 9 * SECOND
-    assert past.of(12).started_at_ns == EPOCH + 3611 * SECOND
+def stepped(at: int, by: int, suspended: int = 0) -> Clock:
+    """Set the wall clock forward by so much, after a suspend of so much; nanoseconds."""
+    return Clock(ClockReading(MonotonicNs(at), suspended, EPOCH + by + suspended))
 
 
-def test_a_clock_set_back_makes_no_end_before_the_beginning(past: Past) -> None:
-    past.feed(fork(10, 1, 5 * SECOND))
-    past.feed(Clock(ClockReading(MonotonicNs(6 * SECOND), 0, EPOCH - 3600 * SECOND)))
-    past.feed(end(10, 7 * SECOND))
-    assert past.only.ended_at_ns == past.only.started_at_ns
+@pytest.mark.parametrize("by", [3600 * SECOND, -3600 * SECOND])
+def test_a_clock_that_is_set_moves_the_beginnings_of_those_that_go_on(past: Past, by: int) -> None:
+    past.feed(fork(9, 1, 2 * SECOND), end(9, 3 * SECOND))
+    past.feed(fork(10, 1, 4 * SECOND), execve(10, 5 * SECOND))
+    past.feed(stepped(6 * SECOND, by), end(10, 7 * SECOND), fork(11, 1, 8 * SECOND))
+    assert past.of(9).started_at_ns == EPOCH + 2 * SECOND
+    life = past.of(10)
+    assert (life.started_at_ns, life.exec_at_ns, life.ended_at_ns) == (
+        EPOCH + 4 * SECOND + by,
+        EPOCH + 5 * SECOND + by,
+        EPOCH + 7 * SECOND + by,
+    )
+    assert past.of(11).started_at_ns == EPOCH + 8 * SECOND + by
 
 
-# --- scans and resuming -----------------------------------------------------------------------------------
+def test_events_that_were_queued_while_the_clock_was_set_keep_their_order(past: Past) -> None:
+    past.feed(fork(10, 1, 4 * SECOND), stepped(10 * SECOND, -3600 * SECOND))
+    past.feed(fork(11, 10, 8 * SECOND), end(11, 9 * SECOND), end(10, 11 * SECOND))
+    parent, child = past.of(10), past.of(11)
+    times = [parent.started_at_ns, child.started_at_ns, child.ended_at_ns, parent.ended_at_ns]
+    assert times == [EPOCH - 3600 * SECOND + second * SECOND for second in (4, 8, 9, 11)]
+
+
+def test_a_suspend_moves_no_beginning(past: Past) -> None:
+    past.feed(fork(10, 1, 4 * SECOND), stepped(6 * SECOND, 0, suspended=8 * 3600 * SECOND))
+    past.feed(fork(11, 1, 5 * SECOND), end(11, 7 * SECOND), end(10, 7 * SECOND))
+    assert past.of(10).started_at_ns == EPOCH + 4 * SECOND
+    assert past.of(11).started_at_ns == EPOCH + 5 * SECOND
+    assert past.of(10).ended_at_ns == EPOCH + (7 + 8 * 3600) * SECOND
+
+
+# --- scans and resuming ---------------------------------------------------------------
 
 
 def test_a_process_found_running_has_its_real_start(past: Past) -> None:
@@ -518,7 +602,10 @@ def test_a_fork_that_was_queued_while_the_scan_saw_the_process_is_one_life(past:
     past.scan(running(10, 19 * SECOND, 20 * SECOND), began=20 * SECOND, ended=21 * SECOND)
     past.feed(fork(10, 1, 19 * SECOND + 4 * MS), execve(10, 19 * SECOND + 5 * MS))
     life = past.only
-    assert (life.start_source, life.started_at_ns) == (StartSource.FORK, EPOCH + 19 * SECOND + 4 * MS)
+    assert (life.start_source, life.started_at_ns) == (
+        StartSource.FORK,
+        EPOCH + 19 * SECOND + 4 * MS,
+    )
     assert (life.ppid, life.exec_count) == (1, 1)
 
 
@@ -574,7 +661,7 @@ def test_an_exit_in_the_queue_is_known_better_than_the_scan() -> None:
     past.scan(began=20 * SECOND, ended=21 * SECOND)
     past.feed(end(10, 20 * SECOND, 0x500))
     past.settle(30 * SECOND)
-    assert (past.only.end_source, past.only.wait_status) == (EndSource.EXIT, 0x500)
+    assert past.end_of_only() == (EndSource.EXIT, 0x500)
 
 
 def test_a_pid_reused_while_nobody_recorded_is_another_life() -> None:
@@ -590,17 +677,24 @@ def test_a_pid_reused_while_nobody_recorded_is_another_life() -> None:
 def test_a_zombie_left_from_before_ends_with_the_status_that_proc_shows() -> None:
     past = resumed(stored(10))
     zombie = running(
-        10, 3 * SECOND, 20 * SECOND, argv=None, exe=None, fault=Fault.ZOMBIE, state=b"Z", status=0x300
+        10,
+        3 * SECOND,
+        20 * SECOND,
+        argv=None,
+        exe=None,
+        fault=Fault.ZOMBIE,
+        state=b"Z",
+        status=0x300,
     )
     past.scan(zombie, began=20 * SECOND, ended=21 * SECOND)
     past.settle(30 * SECOND)
-    assert (past.only.end_source, past.only.wait_status) == (EndSource.RESYNC, 0x300)
+    assert past.end_of_only() == (EndSource.RESYNC, 0x300)
     assert past.only.image is not None
     assert past.only.image.command_line == "cat"
 
 
 def test_a_wait_status_that_the_kernel_hid_is_unknown_and_not_zero() -> None:
-    # Field 52 is 0 for whoever may not trace the process. Source: do_task_stat() in fs/proc/array.c.
+    # Field 52 is 0 for whoever may not trace it. Source: do_task_stat() in fs/proc/array.c.
     past = resumed(stored(10))
     zombie = running(
         10, 3 * SECOND, 20 * SECOND, argv=None, exe=None,
@@ -608,7 +702,7 @@ def test_a_wait_status_that_the_kernel_hid_is_unknown_and_not_zero() -> None:
     )  # fmt: skip
     past.scan(zombie, began=20 * SECOND, ended=21 * SECOND)
     past.settle(30 * SECOND)
-    assert (past.only.end_source, past.only.wait_status) == (EndSource.RESYNC, None)
+    assert past.end_of_only() == (EndSource.RESYNC, None)
 
 
 def test_a_program_started_while_nobody_recorded_replaces_the_one_before() -> None:
@@ -620,7 +714,9 @@ def test_a_program_started_while_nobody_recorded_replaces_the_one_before() -> No
     assert life.image is not None
     assert (life.image.exe, life.image.command_line) == ("/bin/sleep", "sleep")
     assert life.exec_count == 2
-    assert [(e.ordinal, e.image and e.image.exe) for e in past.all.earlier_execs] == [(1, "/bin/cat")]
+    assert [(e.ordinal, e.image and e.image.exe) for e in past.all.earlier_execs] == [
+        (1, "/bin/cat")
+    ]
 
 
 def test_an_exec_in_the_queue_is_known_better_than_the_scan() -> None:

@@ -27,6 +27,17 @@ SLACK_NS = 50_000_000
 
 Row = dict[str, Any]
 
+_LIVES = """
+    SELECT * FROM processes AS p
+    WHERE pid = ?1 AND started_at_ns >= ?2 AND ?3 IN (
+        ppid,
+        (SELECT ppid FROM processes WHERE id = p.parent_id),
+        (SELECT g.ppid FROM processes AS q JOIN processes AS g ON g.id = q.parent_id
+         WHERE q.id = p.parent_id)
+    )
+    ORDER BY id
+"""
+
 
 class History:
     """The history in a database, read while it grows."""
@@ -45,12 +56,12 @@ class History:
         return [dict(row) for row in self._db.execute(statement, bindings)]
 
     def lives(self, pid: int, since_ns: int) -> list[Row]:
-        """Return the lives that a pid had since then, oldest first."""
-        return self.ask(
-            "SELECT * FROM processes WHERE pid = ? AND started_at_ns >= ? ORDER BY id",
-            pid,
-            since_ns - SLACK_NS,
-        )
+        """Return the lives that a pid had since then below this process, oldest first.
+
+        Where pids are few and the machine is busy, a pid is used again by somebody else within
+        seconds.
+        """
+        return self.ask(_LIVES, pid, since_ns - SLACK_NS, os.getpid())
 
     def life(self, pid: int, since_ns: int, **expected: object) -> Row:
         """Wait until a pid has one life that is as expected, and return it.
@@ -254,13 +265,15 @@ def wait_status(life: Row) -> int | None:
 
 
 def wait_for_all(history: History, pids: Iterable[int], since_ns: int) -> None:
-    """Wait until the newest life of each pid has ended, or until patience has."""
+    """Wait until a child of an actor with each pid has ended, or until patience has."""
     left = set(pids)
     until = time.monotonic() + PATIENCE_S
     while left and time.monotonic() < until:
         rows = history.ask(
-            "SELECT pid FROM processes WHERE started_at_ns >= ? AND ended_at_ns IS NOT NULL",
+            "SELECT pid FROM processes WHERE started_at_ns >= ? AND ended_at_ns IS NOT NULL"
+            " AND parent_id IN (SELECT id FROM processes WHERE ppid = ?)",
             since_ns - SLACK_NS,
+            os.getpid(),
         )
         left -= {row["pid"] for row in rows}
         if left:
