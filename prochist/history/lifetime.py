@@ -129,7 +129,8 @@ class EarlierExec(NamedTuple):
 
     lifetime_id: int
     ordinal: int
-    at_ns: EpochNs
+    at_ns: EpochNs | None
+    """None: it happened while nobody looked."""
     image: Image | None
     origin: Origin | None
     source: ExecSource

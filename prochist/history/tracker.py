@@ -37,11 +37,6 @@ from prochist.capture.connector import (
     Message,
     decode_comm,
 )
-from prochist.capture.execrecord import (
-    ExecRecord,
-    MalformedExecRecordError,
-    decode_exec_record,
-)
 from prochist.capture.observation import (
     Cgroup,
     Clock,
@@ -74,6 +69,7 @@ from prochist.history.lifetime import (
     Origin,
     StartSource,
 )
+from prochist.history.probed import ProbedExec, ProbedExecs
 
 KTHREADD = 2
 """pid of the parent of all kernel threads."""
@@ -90,9 +86,7 @@ RESUMED_STEP_NS = 100_000_000
 
 _MOST_ENDED_LATELY = 2048
 _MOST_BILLS = 65536
-_MOST_PROBED = 65536
 _MOST_CGROUPS = 16384
-_CLOSE_NS = 200_000
 _DELETED = " (deleted)"  # what the kernel adds to the path of a file that was removed
 
 
@@ -121,7 +115,7 @@ class Tracker:
         self._scanned: Scanned | None = None
         self._complete_until: EpochNs | None = None
         self._changes = Changes()
-        self._probed: dict[int, list[ExecRecord]] = {}
+        self._probed = ProbedExecs(self._images)
         self._cgroups: dict[int, str] = {}
         self._accounting: Accounting | None = None
         self._bills: dict[int, list[Bill]] = {}
@@ -191,7 +185,7 @@ class Tracker:
             case Tasks(received_ns, payload):
                 self._add_tasks(received_ns, payload)
             case Probed(payload):
-                self._add_probed(payload)
+                self._probed.add(payload)
             case Cgroup(key, text):
                 self._learn_cgroup(key, text)
             case Counters(at_ns=at_ns):
@@ -502,7 +496,7 @@ class Tracker:
 
     def _exec(self, pid: int, at: MonotonicNs) -> None:
         description = self._descriptions.pop((pid, at), None)
-        record = self._take_probed(pid, at) if self._probed else None
+        record = self._probed.take(pid, at, self._loss_until) if self._probed else None
         life = self.live.get(pid)
         if life is None:
             life = self._begin_unseen(pid, description, record)
@@ -533,7 +527,7 @@ class Tracker:
                 EarlierExec(
                     life.id,
                     life.exec_count,
-                    life.exec_at_ns or EpochNs(0),
+                    life.exec_at_ns,
                     life.image,
                     life.exec_origin or life.origin,
                     life.exec_source,
@@ -548,71 +542,26 @@ class Tracker:
             life.leader_gone = False
         life.is_kernel_thread = False
 
-    def _add_probed(self, payload: bytes) -> None:
-        try:
-            record = decode_exec_record(payload)
-        except MalformedExecRecordError:
-            return
-        probed = self._probed
-        probed.setdefault(record.tgid, []).append(record)
-        if len(probed) > _MOST_PROBED:
-            del probed[next(iter(probed))]
-
-    def _take_probed(self, pid: int, at: MonotonicNs) -> ExecRecord | None:
-        """Take the probe's record of an execve.
-
-        The probe writes just before the kernel sends EXEC, so the newest record
-        that is not younger than the event belongs to it; older ones are of
-        execves whose EXEC was lost. Where events were lost, only a record from
-        just before counts: no two execves of a process follow so closely.
-        """
-        records = self._probed.get(pid)
-        if records is None:
-            return None
-        found = None
-        while records and records[0].monotonic_ns <= at:
-            found = records.pop(0)
-        if not records:
-            del self._probed[pid]
-        if (
-            found is not None
-            and found.monotonic_ns < self._loss_until
-            and (at - found.monotonic_ns > _CLOSE_NS)
-        ):
-            return None
-        return found
-
     def _describe_probed(
-        self, life: Lifetime, record: ExecRecord, description: Description | None
+        self, life: Lifetime, found: ProbedExec, description: Description | None
     ) -> None:
         """Set image and origin to what the probe saw; a description adds the end of a long argv."""
-        argv, complete = record.argv, record.argv_complete
-        if not complete and description is not None and description.argv is not None:
-            longer = description.argv
-            if argv is None or (len(longer) > len(argv) and longer.startswith(argv)):
-                argv = longer
-                complete = len(argv) == record.argv_size
-        life.exec_source = ExecSource.BPF
-        life.image = self._images.make(
-            record.comm, record.exe, record.exec_path, argv, record.cwd, complete=complete
-        )
+        image = self._probed.image(found, description.argv if description is not None else None)
+        brief = found.brief
         before = life.origin
-        cgroup = self._cgroups.get(record.cgroups_key)
-        if cgroup is None and before is not None and life.cgroups_key in (0, record.cgroups_key):
+        cgroup = self._cgroups.get(brief.cgroups_key)
+        if cgroup is None and before is not None and life.cgroups_key in (0, brief.cgroups_key):
             cgroup = before.cgroup
-        life.cgroups_key = record.cgroups_key
-        life.origin = Origin(
-            record.uid,
-            record.euid,
-            record.gid,
-            record.egid,
-            record.login_uid,
-            record.session,
-            procfs.parse_tty(record.tty_nr),
-            cgroup,
-        )
-        life.ns_pid = record.ns_pid or None
-        life.sid = record.sid or None
+        origin = self._probed.origin(found, cgroup)
+        if image is None or origin is None:
+            self._forget_image(life)
+            return
+        life.image = image
+        life.origin = origin
+        life.exec_source = ExecSource.BPF
+        life.cgroups_key = brief.cgroups_key
+        life.ns_pid = brief.ns_pid or None
+        life.sid = brief.sid or None
 
     def _learn_cgroup(self, key: int, text: bytes) -> None:
         path = parse_cgroup(text)
@@ -627,13 +576,14 @@ class Tracker:
         life.exec_source = ExecSource.NONE
 
     def _begin_unseen(
-        self, pid: int, description: Description | None, record: ExecRecord | None
+        self, pid: int, description: Description | None, record: ProbedExec | None
     ) -> Lifetime:
         """Begin a life whose FORK was not seen, or go on with one that EXEC shows to be alive."""
         stat = procfs.parse_stat(description.stat) if description and description.stat else None
         start = None
         if record is not None:
-            start = Ticks(record.start_boottime_ns // NS_PER_TICK), record.parent_tgid
+            brief = record.brief
+            start = Ticks(brief.start_boottime_ns // NS_PER_TICK), brief.parent_tgid
         elif stat is not None:
             start = stat.starttime, stat.ppid
         life = None if start is None else self._take_back(pid, start[0])

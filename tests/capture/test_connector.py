@@ -33,6 +33,7 @@ from prochist.capture.connector import (
     missing_namespaces,
     open_subscription,
     read_drops,
+    read_queued,
     set_receive_buffer,
 )
 from prochist.clock import MonotonicNs
@@ -247,10 +248,12 @@ def test_what_does_not_fit_into_the_socket_is_counted_to_the_unit() -> None:
         assert read_drops(ours) == 0
         for _ in range(200):
             other.send(bytes(MESSAGE_SIZE))
+        assert read_queued(ours) > MESSAGE_SIZE
         receiver, _ = receiver_on(ours, 256)
         received = receiver.receive()
         assert 0 < received < 200
         assert read_drops(ours) == 200 - received
+        assert not read_queued(ours)
 
 
 def test_a_receive_buffer_that_is_granted_is_said_to_be() -> None:
