@@ -2,10 +2,11 @@
  *
  *   storm vfork SECONDS            vfork and _exit at once
  *   storm threads SECONDS          a thread that ends at once, and wait for it
- *   storm spawn COUNT PROGRAM      posix_spawn with argv "PROGRAM NUMBER", and wait
+ *   storm spawn COUNT PROGRAM [MARK]  posix_spawn with argv "PROGRAM [MARK]NUMBER", and wait
  *   storm pace RATE SECONDS PROGRAM   the same at RATE a second, argv "PROGRAM" alone
  *
- * Prints one line: what, how many, nanoseconds taken.
+ * Prints one line: what, how many, nanoseconds taken, microseconds of CPU time used by this process
+ * and those that it made.
  */
 #define _GNU_SOURCE
 #include <pthread.h>
@@ -13,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -28,18 +30,26 @@ static long long now_ns(void)
 	return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
+static long long cpu_us(int who)
+{
+	struct rusage used;
+	getrusage(who, &used);
+	return (used.ru_utime.tv_sec + used.ru_stime.tv_sec) * 1000000LL +
+	       used.ru_utime.tv_usec + used.ru_stime.tv_usec;
+}
+
 static void *end_at_once(void *unused)
 {
 	return unused;
 }
 
-static void spawn(const char *program, long number)
+static void spawn(const char *program, const char *mark, long number)
 {
-	char text[32];
+	char text[96];
 	char *argv[] = {(char *)program, number < 0 ? NULL : text, NULL};
 	pid_t pid;
 
-	snprintf(text, sizeof text, "%ld", number);
+	snprintf(text, sizeof text, "%s%ld", mark, number);
 	if (posix_spawn(&pid, program, NULL, NULL, argv, environ)) {
 		fprintf(stderr, "storm: cannot run %s\n", program);
 		exit(1);
@@ -77,7 +87,7 @@ int main(int argc, char **argv)
 	} else if (!strcmp(argv[1], "spawn") && argc > 3) {
 		long most = atol(argv[2]);
 		for (; count < most && count < MOST; count++)
-			spawn(argv[3], count);
+			spawn(argv[3], argc > 4 ? argv[4] : "", count);
 	} else if (!strcmp(argv[1], "pace") && argc > 4) {
 		double rate = atof(argv[2]);
 		long most = (long)(rate * atof(argv[3]));
@@ -88,11 +98,12 @@ int main(int argc, char **argv)
 				struct timespec t = {left / 1000000000LL, left % 1000000000LL};
 				nanosleep(&t, NULL);
 			}
-			spawn(argv[4], -1);
+			spawn(argv[4], "", -1);
 		}
 	} else {
 		return 2;
 	}
-	printf("%s %ld %lld\n", argv[1], count, now_ns() - began);
+	printf("%s %ld %lld %lld\n", argv[1], count, now_ns() - began,
+	       cpu_us(RUSAGE_SELF) + cpu_us(RUSAGE_CHILDREN));
 	return 0;
 }

@@ -4,51 +4,12 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
+from prochist.cli.bounds import Size, recording_options
 from prochist.store.database import default_path
-
-
-def parse_size(text: str) -> int:
-    """Parse a size such as ``64M`` or ``256K`` into bytes; units are powers of 1024.
-
-    Raises:
-        ValueError: not a size.
-
-    """
-    units = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    number, unit = text.strip().upper().removesuffix("B").removesuffix("I"), ""
-    if number and not number[-1].isdecimal():
-        number, unit = number[:-1], number[-1]
-    if unit not in units or not number.replace(".", "", 1).isdecimal():
-        message = f"{text!r} is not a size: write a number with K, M or G behind it, as in 64M"
-        raise ValueError(message)
-    return int(float(number) * units[unit])
-
-
-if TYPE_CHECKING:
-    SizeType = click.ParamType[int]
-else:
-    SizeType = click.ParamType  # not subscriptable before click 8.2
-
-
-class Size(SizeType):
-    """A number of bytes, with K, M, G or T."""
-
-    name = "size"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int:
-        """Return the bytes, or fail with what is accepted."""
-        if isinstance(value, int):
-            return value
-        try:
-            return parse_size(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 def _say(line: str) -> None:
@@ -81,7 +42,7 @@ _database = click.option(
     type=click.Choice(["auto", "bpf", "proc"]),
     default="auto",
     show_default=True,
-    help="Where command lines come from: the race-free eBPF probe, /proc, or the probe if it loads.",
+    help="Where command lines come from: the race-free eBPF probe, /proc, or the probe if it can.",
 )
 @click.option(
     "--receive-buffer",
@@ -90,6 +51,11 @@ _database = click.option(
     show_default=True,
     metavar="SIZE",
     help="Kernel memory for events that are not yet received; the kernel doubles it.",
+)
+@click.option(
+    "--no-accounting",
+    is_flag=True,
+    help="Do not record what each life cost (taskstats): CPU time, memory, I/O, faults, switches.",
 )
 @click.option(
     "--capture",
@@ -117,15 +83,18 @@ _database = click.option(
     is_flag=True,
     help="Rehearsal: drop all events until the subscription is renewed, as if it were silenced.",
 )
-def record(  # noqa: PLR0913  one for each option
+@recording_options
+def record(  # noqa: PLR0913, PLR0917  one for each option
     database: Path | None,
     flush_interval: float,
     exec_source: str,
     receive_buffer: int,
+    no_accounting: bool,  # noqa: FBT001  click passes it by name
     capture: Path | None,
     hang_timeout: float,
     simulate_loss: int,
     simulate_silence: bool,  # noqa: FBT001  click passes it by name
+    bounds: dict[str, Any],
 ) -> None:
     """Record every process lifetime until SIGINT or SIGTERM.
 
@@ -139,10 +108,12 @@ def record(  # noqa: PLR0913  one for each option
         flush_interval_s=flush_interval,
         receive_buffer_bytes=receive_buffer,
         exec_source=exec_source,
+        accounting=not no_accounting,
         capture=capture,
         hang_s=hang_timeout,
         simulate_loss=simulate_loss,
         simulate_silence=simulate_silence,
+        **bounds,
     )
     with Recorder(settings, _say, Notifier()) as recorder:
         summary = recorder.run()

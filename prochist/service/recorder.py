@@ -10,6 +10,7 @@ It owns no rule about lifetimes (``history``) and no SQL (``store``).
 import contextlib
 import fcntl
 import json
+import math
 import os
 import select
 import signal
@@ -25,7 +26,7 @@ from typing import BinaryIO
 import apsw
 
 from prochist import __version__
-from prochist.capture import connector, procfs, taskstats
+from prochist.capture import connector, privileges, procfs, taskstats
 from prochist.capture.channel import (
     DEFAULT_CAPACITY,
     ChannelReader,
@@ -44,6 +45,7 @@ from prochist.capture.observation import (
     Record,
     Restarted,
     Scanned,
+    StreamError,
     decode_records,
     encode,
     whole_record,
@@ -52,10 +54,13 @@ from prochist.clock import NS_PER_SECOND, ClockReading, EpochNs, MonotonicNs, re
 from prochist.errors import ProchistError
 from prochist.history.loss import SequenceGaps
 from prochist.history.tracker import Tracker
+from prochist.service import fdstore
 from prochist.service.clockwatch import ClockWatch
 from prochist.service.heartbeat import Heartbeat
+from prochist.service.metrics import read_sizes, render_metrics, write_metrics
 from prochist.service.names import user_names
 from prochist.service.notify import Notifier
+from prochist.service.redaction import Redaction
 from prochist.service.upkeep import Upkeep
 from prochist.store.database import open_writer, translate
 from prochist.store.retention import Limits
@@ -70,7 +75,7 @@ from prochist.store.writer import (
     Writer,
 )
 
-TAKE_BYTES = 1024 * 1024
+TAKE_BYTES = 256 * 1024
 """How much of the backlog is decoded at once; also the backlog at which waiting ends early."""
 
 GATHER_SHARE = 0.6
@@ -80,7 +85,10 @@ MOST_PENDING = 200_000
 """Rows kept in memory when they cannot be written; then events stay in the channel, and then in
 the kernel, where what does not fit is counted."""
 
-COMMIT_ROWS = 20_000
+FULL_S = 0.05
+"""How long to rest when no more rows may be kept in memory."""
+
+COMMIT_ROWS = 5_000
 """Rows after which a batch is committed although more waits."""
 
 HANG_S = 1.0
@@ -98,11 +106,17 @@ MOST_RESTARTS = 10
 TICK_S = 0.4
 """How often to look after the receiver and the clocks."""
 
+METRICS_S = 15.0
+"""How often metrics are written."""
+
 HEARTBEAT_S = 5.0
 """How often the subscription has to prove that it delivers."""
 
 PROOF_S = 2.5
 """Time after which heartbeats that have not come back mean that we are blind."""
+
+MOST_QUEUED_BYTES = 1024 * 1024
+"""What the connector's socket holds above which the receiver cannot keep up."""
 
 MOST_RENEWALS = 5
 """Attempts to subscribe again, one after the other, before waiting for the next heartbeat."""
@@ -117,6 +131,7 @@ COMPLETE_LAG_NS = 50_000_000
 """Events as old as this have been received when the channel is empty."""
 
 EXEC_RING_BYTES = 4 * 1024 * 1024
+TASKS_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -127,7 +142,9 @@ class Settings:
     flush_interval_s: float = 0.25
     receive_buffer_bytes: int = 64 * 1024 * 1024
     exec_source: str = "auto"
-    """``bpf`` insists on the exec probe, ``proc`` never tries it, ``auto`` takes what it can get."""
+    """``bpf`` insists on the exec probe, ``proc`` never tries it, ``auto`` takes what there is."""
+    accounting: bool = True
+    """Record what each life cost, if the kernel tells; False never asks it."""
     capture: Path | None = None
     hang_s: float = HANG_S
     """Replace a receiver that is silent for so long; 0 never."""
@@ -135,7 +152,12 @@ class Settings:
     """Events to drop on purpose, once, to see that loss is told."""
     simulate_silence: bool = False
     """Drop all events on purpose until the subscription is renewed."""
-    limits: Limits = Limits()
+    keep_ns: int | None = None
+    """Age above which lives that ended are removed; None never."""
+    max_size_bytes: int | None = None
+    """Size of the database above which the oldest lives are removed; None never."""
+    redaction: Redaction | None = None
+    metrics_file: Path | None = None
     proc: str = "/proc"
     channel_bytes: int = DEFAULT_CAPACITY
 
@@ -168,7 +190,7 @@ def read_host(clock: ClockReading, *, proc: str = "/proc") -> Host:
 
     return Host(
         boot_id=read(f"{proc}/sys/kernel/random/boot_id"),
-        host=socket.gethostname(),
+        host=os.fsencode(socket.gethostname()).decode("utf-8", "backslashreplace"),
         machine_id=read("/etc/machine-id"),
         kernel=os.uname().release,
         booted_at_ns=EpochNs(clock.epoch_offset_ns - clock.boot_offset_ns),
@@ -192,6 +214,7 @@ class DatabaseLock:
             message = f"cannot lock {path}: {error.strerror}"
             raise ProchistError(message, hint=f"check the permissions of {path.parent}") from error
         self._fd = fd
+        self._path = lock
         for _ in range(10):  # someone who asks for the status holds it for an instant
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -205,6 +228,13 @@ class DatabaseLock:
         os.close(fd)
         message = f"another recorder (pid {holder}) is recording into {path}"
         raise ProchistError(message, hint="stop it, or record elsewhere with --db")
+
+    def is_in_place(self) -> bool:
+        """Return whether the file that we have locked is the one that others would lock."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), Path(self._path).lstat())
+        except OSError:
+            return False
 
     def close(self) -> None:
         """Give the lock back."""
@@ -265,11 +295,11 @@ class Sink:
         if not missing:
             return
         overrun = [m for m in missing if m.after_ns is not None]
-        self.down_lost += sum(m.count for m in missing if m.after_ns is None)
+        self.down_lost += sum(m.lost for m in missing if m.after_ns is None)
         if overrun:
             since = min(m.after_ns for m in overrun if m.after_ns is not None)
             until = max(m.before_ns for m in overrun)
-            lost = sum(m.count for m in overrun)
+            lost = sum(m.lost for m in overrun)
             self.tracker.missed(since, until)
             self.lost_since_scan = True
             self.add_gap(OVERRUN, since, until, lost, "proc connector")
@@ -299,7 +329,7 @@ class Sink:
         self.gaps += 1
 
     def commit(self, clock: ClockReading, at: MonotonicNs) -> int:
-        """Write what was gathered; events are complete until ``at``. Return how many lives that were.
+        """Write what was gathered; events are complete until ``at``. Return how many lives.
 
         Raises:
             apsw.Error: nothing was written; all is kept.
@@ -335,6 +365,11 @@ class Recorder:
         self._tasks: taskstats.Subscription | None = None
         self._without: dict[str, str] = {}
         """Sources that are missing, and why."""
+        self._stored = fdstore.Stored()
+        self._is_taken_over = False
+        self._next_metrics = 0.0
+        self._has_metrics_failed = False
+        self._committed_at_ns = EpochNs(0)
         self._resync_by: float | None = None
         self._next_beat = 0.0
         self._blind_since: MonotonicNs | None = None
@@ -364,11 +399,14 @@ class Recorder:
 
     def _open(self, undo: contextlib.ExitStack) -> None:
         settings = self._settings
+        undo.callback(self._stored.close)
         self._clock = read_clock()
         self._host = read_host(self._clock)
         self._db = open_writer(settings.database)
-        undo.callback(self._db.close)
-        undo.callback(DatabaseLock(settings.database).close)
+        undo.callback(lambda: self._db.close())  # noqa: PLW0108  it may be another by then
+        self._lock = DatabaseLock(settings.database)
+        undo.callback(lambda: self._lock.close())  # noqa: PLW0108  it may be another by then
+        self._file = settings.database.stat()
         undo.callback(self._notifier.close)
         self._signals = self._catch_signals(undo)
         self._clock_watch = ClockWatch()
@@ -385,35 +423,104 @@ class Recorder:
         self._names = undo.enter_context(user_names())
         # What the other sources say of an event comes before the event: they are opened first.
         self._open_other_sources(undo)
-        self._subscription = connector.open_subscription(settings.receive_buffer_bytes)
+        taken = self._stored.take_events()
+        self._is_taken_over = taken is not None
+        self._subscription = taken or connector.open_subscription(settings.receive_buffer_bytes)
         undo.callback(lambda: self._subscription.socket.close())
         self._heartbeat = Heartbeat()
         self._writer = Writer(self._db, self._host, self._now(), self._names.name_of)
-        self._upkeep = Upkeep(
-            self._db, settings.database, settings.limits, self._writer.forget_rows, self._say,
-            most_pending=MOST_PENDING // 2,
-        )  # fmt: skip
+        self._upkeep = self._make_upkeep()
         self._start_tracking()
         undo.callback(self._end_receiver)
+        self._inherited = self._stored.take_channel()
+        for name in self._stored.close():
+            self._notifier.forget(name)
         self._start_receiver()
+        self._hand_over()
+        self._drop_privileges()
+
+    def _make_upkeep(self) -> Upkeep:
+        settings = self._settings
+        return Upkeep(
+            self._db,
+            settings.database,
+            Limits(settings.keep_ns, settings.max_size_bytes),
+            self._writer.forget_rows,
+            self._say,
+            most_pending=MOST_PENDING // 2,
+        )
+
+    def _hand_over(self) -> None:
+        """Give the service manager a copy of every source, for the next recorder."""
+        store = self._notifier.store
+        store(fdstore.EVENTS, self._subscription.socket.fileno())
+        if self._tasks is not None:
+            store(fdstore.tasks_name(self._tasks), self._tasks.socket.fileno())
+        if self._probe is not None:
+            for part, fd in self._probe.descriptors().items():
+                store(fdstore.probe_name(part), fd)
+
+    def _drop_privileges(self) -> None:
+        """Give up what recording does not need; what remains is raised where it is needed."""
+        kept = set(privileges.RECORDING)
+        in_force = set()
+        places = [self._settings.database.parent]
+        if self._settings.metrics_file is not None:
+            places.append(self._settings.metrics_file.parent)
+        with contextlib.suppress(OSError):
+            if os.geteuid() == 0 and any(place.stat().st_uid for place in places):
+                # Root could not write into another user's directory without it.
+                in_force.add(privileges.Capability.DAC_OVERRIDE)
+        if tuple(map(int, self._host.kernel.split("-")[0].split(".")[:2])) < (5, 19):
+            # There, reading the probe's counters takes it when unprivileged bpf is off.
+            kept.add(privileges.Capability.BPF)
+        with contextlib.suppress(OSError):
+            privileges.keep_only(kept | in_force, effective=in_force)
+
+    def _take_up_channel(self) -> None:
+        """Record what a recorder that was killed had received and not committed."""
+        fd = self._inherited
+        if fd is None:
+            return
+        with contextlib.ExitStack() as undo:
+            undo.callback(os.close, fd)
+            try:
+                reader = undo.enter_context(contextlib.closing(ChannelReader(fd)))
+            except (OSError, ValueError):
+                return  # not a channel, or one of another version
+            with contextlib.suppress(StreamError):
+                while taken := reader.take(TAKE_BYTES):
+                    self._record_stream(taken, only_newer=True)
+            self._left_over = b""
+            salvaged = reader.salvage(self._sink.losses.newest)
+            if salvaged:
+                self._record(Messages(list(connector.decode_messages(salvaged))))
 
     def _open_other_sources(self, undo: contextlib.ExitStack) -> None:
         settings = self._settings
         if settings.exec_source != "proc":
             try:
                 self._probe = undo.enter_context(
-                    open_exec_probe(ring_bytes=EXEC_RING_BYTES, wakes_reader=False)
+                    self._stored.take_probe()
+                    or open_exec_probe(ring_bytes=EXEC_RING_BYTES, wakes_reader=False)
                 )
             except ProchistError as error:
                 if settings.exec_source == "bpf":
                     raise
                 self._without["exec probe"] = error.message
+        if not settings.accounting:
+            self._without["taskstats"] = "switched off (--no-accounting)"
+            return
         try:
-            self._tasks = taskstats.open_taskstats(DEFAULT_CAPACITY)
+            self._tasks = self._stored.take_tasks() or taskstats.open_taskstats(TASKS_BYTES)
         except ProchistError as error:
             self._without["taskstats"] = error.message
         else:
-            undo.callback(taskstats.close_taskstats, self._tasks)
+            # Where it may be kept for the next recorder, it must not be cancelled.
+            if self._notifier.is_listening:
+                undo.callback(self._tasks.socket.close)
+            else:
+                undo.callback(taskstats.close_taskstats, self._tasks)
 
     def _now(self) -> EpochNs:
         return self._clock.epoch(self._clock.monotonic_ns)
@@ -468,7 +575,7 @@ class Recorder:
 
     def _start_receiver(self) -> None:
         channel = create_channel(self._settings.channel_bytes)
-        self._reader = ChannelReader(channel)
+        self._reader = ChannelReader(channel, holds=True)
         options = {
             "connector_fd": self._subscription.socket.fileno(),
             "channel_fd": channel,
@@ -482,12 +589,14 @@ class Recorder:
             v for name, v in options.items() if name.endswith("_fd") and isinstance(v, int)
         ]
         try:
-            self._receiver = subprocess.Popen(
-                [sys.executable, "-I", "-m", "prochist.capture.receiver", json.dumps(options)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                pass_fds=inherited,
-            )
+            with privileges.raised():  # the interpreter may be where only they reach
+                self._receiver = subprocess.Popen(
+                    [sys.executable, "-I", "-m", "prochist.capture.receiver", json.dumps(options)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=inherited,
+                )
+            self._notifier.store(fdstore.CHANNEL, channel)
         finally:
             os.close(channel)
         self._reader.words[Word.HEARTBEAT_NS] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
@@ -498,14 +607,21 @@ class Recorder:
         return min(0.005, self._subscription.receive_buffer_bytes / fastest_bytes_per_s / 4)
 
     def _end_receiver(self) -> None:
+        """Have the receiver take what the kernel still holds for us, and end; or kill it."""
         receiver = self._receiver
         if receiver is None:
             return
         self._receiver = None
         if receiver.stdin is not None:
             receiver.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            receiver.wait(HANG_S)
+        until = time.monotonic() + HANG_S
+        while receiver.poll() is None and self._silent_s() < HANG_S and time.monotonic() < until:
+            before = self._reader.backlog
+            self._drain()  # it may wait for room
+            if self._reader.backlog < before:
+                until = time.monotonic() + HANG_S
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                receiver.wait(0.01)
         if receiver.returncode is None:
             receiver.kill()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -566,7 +682,7 @@ class Recorder:
     # --- the loop ---------------------------------------------------------------
 
     def run(self) -> Summary:
-        """Record until a signal says stop; then take what is left, commit, and return what was done.
+        """Record until a signal says stop; then take what is left, commit, and say what was done.
 
         Raises:
             ProchistError: recording cannot go on, or not all could be written.
@@ -574,6 +690,7 @@ class Recorder:
         """
         self._announce()
         self._scan()
+        self._take_up_channel()
         self._record(self._queued)
         self._drain()
         self._tell_down()
@@ -593,12 +710,8 @@ class Recorder:
                 next_count = now + 1.0
             if self._wait(next_tick - now, backlog=1):
                 self._wait(self._settings.flush_interval_s * GATHER_SHARE, backlog=TAKE_BYTES)
-                self._drain()
+                self._drain(within_s=TICK_S)
             self._commit_if_due()
-            if not self._writer.pending:
-                clock = self._clock
-                at = MonotonicNs(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
-                self._upkeep.step(clock.epoch(at), self._writer.lives_begun, self._reader.backlog)
         return self._stop()
 
     def _wait(self, timeout_s: float, *, backlog: int) -> bool:
@@ -617,15 +730,21 @@ class Recorder:
             os.read(self._signals, 512)
         return self._reader.backlog > 0
 
-    def _drain(self) -> None:
-        """Take what was in the channel when we began, record it, and commit large batches."""
+    def _drain(self, *, within_s: float = math.inf) -> None:
+        """Take what was in the channel when we began, record it, and commit large batches.
+
+        What is not taken ``within_s`` seconds waits for the next time.
+        """
         began = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         left = self._reader.backlog
         while left > 0:
             if self._writer.pending >= MOST_PENDING:
                 self._commit_if_due()
                 if self._writer.pending >= MOST_PENDING:
+                    time.sleep(FULL_S)  # nothing to do but to wait for the disk
                     return
+            if time.clock_gettime_ns(time.CLOCK_MONOTONIC) - began > within_s * NS_PER_SECOND:
+                return
             taken = self._reader.take(TAKE_BYTES)
             left -= len(taken)
             self._record_stream(taken)
@@ -634,7 +753,7 @@ class Recorder:
                 self._commit_if_due()
         self._complete_ns = MonotonicNs(max(self._complete_ns, began - COMPLETE_LAG_NS))
 
-    def _record_stream(self, taken: bytes) -> None:
+    def _record_stream(self, taken: bytes, *, only_newer: bool = False) -> None:
         stream = self._left_over + taken if self._left_over else taken
         view = memoryview(stream)
         end = 0
@@ -642,11 +761,23 @@ class Recorder:
             end += length
         self._left_over = stream[end:]
         whole = view[:end]
-        self._keep(whole)
-        for record in decode_records(whole):
-            self._sink.feed(record)
+        redaction = self._settings.redaction
+        if only_newer:
+            for record in decode_records(whole):
+                if isinstance(record, Messages):
+                    record = Messages(self._sink.losses.newer(record.messages))  # noqa: PLW2901
+                self._record(record)
+        elif redaction is None:
+            self._keep(whole)
+            for record in decode_records(whole):
+                self._sink.feed(record)
+        else:
+            for record in decode_records(whole):
+                self._record(record)
 
     def _record(self, record: Record) -> None:
+        if self._settings.redaction is not None:
+            record = self._settings.redaction.apply(record)
         if self._capture is not None:
             self._keep(encode(record))
         self._sink.feed(record)
@@ -664,15 +795,21 @@ class Recorder:
             self._capture = None
 
     def _commit_if_due(self) -> None:
-        if not self._writer.pending or time.monotonic() < self._retry_at:
-            return
-        if self._upkeep.may_write(self._writer.pending):
+        pending = self._writer.pending
+        if pending and time.monotonic() >= self._retry_at and self._upkeep.may_write(pending):
             self._commit()
+        if not self._writer.pending:
+            self._reader.give_back(len(self._left_over))
+            at = MonotonicNs(time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+            now = self._clock.epoch(at)
+            self._upkeep.step(now, self._writer.lives_begun, self._reader.backlog)
 
     def _commit(self) -> bool:
         self._sink.facts = self._facts()
         try:
-            self._sink.commit(self._clock, max(self._complete_ns, self._started.monotonic_ns))
+            complete_ns = max(self._complete_ns, self._started.monotonic_ns)
+            self._sink.commit(self._clock, complete_ns)
+            self._committed_at_ns = self._clock.epoch(complete_ns)
         except apsw.Error as error:
             problem = translate(error, self._settings.database)
             if problem.message != self._failing:
@@ -681,6 +818,7 @@ class Recorder:
                 self._notifier.send(f"STATUS=cannot write: {problem.message}")
             self._retry_at = time.monotonic() + RETRY_S
             return False
+        self._reader.give_back(len(self._left_over))
         if self._failing is not None:
             self._failing = None
             self._say("writing again; what was lost meanwhile, if anything, is counted as a gap")
@@ -718,6 +856,9 @@ class Recorder:
         started = self._started
         until = started.epoch(started.monotonic_ns)
         lost = self._sink.down_lost if previous.is_same_boot else None
+        if self._is_taken_over and lost == 0:
+            self._say("taken over from the recorder before: nothing was missed")
+            return
         gap = Gap(min(previous.complete_until_ns, until), until, DOWN, lost, "recorder not running")
         self._writer.add_gap(gap)
         self._sink.gaps += 1
@@ -739,15 +880,26 @@ class Recorder:
                 self._beat()
             return
         waited_s = (time.clock_gettime_ns(time.CLOCK_MONOTONIC) - sent) / 1e9
-        is_late = waited_s > 2 * PROOF_S
-        if self._silent_s() > TICK_S * 2 or (self._reader.backlog and not is_late):
-            return  # events may be on their way
+        if self._silent_s() > TICK_S * 2 or self._is_behind(sent):
+            return  # the beat may be on its way
         if waited_s < PROOF_S:
             self._heartbeat.beat()  # the first may have been lost in an overrun
             return
         if self._renewals >= MOST_RENEWALS and now < self._next_beat:
             return
         self._renew()
+
+    def _is_behind(self, sent: MonotonicNs) -> bool:
+        """Return whether a beat may wait, in the channel or in the socket, for us to read it.
+
+        Subscribing again would throw away what the socket holds.
+        """
+        read_until = self._complete_ns
+        if self._reader.backlog and read_until < sent + PROOF_S * NS_PER_SECOND:
+            return True
+        subscription = self._subscription
+        most = min(MOST_QUEUED_BYTES, subscription.receive_buffer_bytes // 2)
+        return connector.read_queued(subscription.socket) > most
 
     def _renew(self) -> None:
         """Subscribe on a new socket: on the old one nothing would bring the events back."""
@@ -759,7 +911,8 @@ class Recorder:
         self._renewals += 1
         self._next_beat = time.monotonic() + HEARTBEAT_S
         try:
-            subscription = connector.open_subscription(self._settings.receive_buffer_bytes)
+            with privileges.raised():
+                subscription = connector.open_subscription(self._settings.receive_buffer_bytes)
         except ProchistError as error:
             self._say(f"still blind: {error.message}")
             return
@@ -768,6 +921,7 @@ class Recorder:
         self._account_salvage()
         self._subscription.socket.close()
         self._subscription = subscription
+        self._notifier.store(fdstore.EVENTS, subscription.socket.fileno())
         self._sink.is_silenced = False
         self._reader.close()
         self._start_receiver()
@@ -798,7 +952,12 @@ class Recorder:
             return
         self._resync_by = None
         self._sink.lost_since_scan = False
-        self._scan()
+        try:
+            self._scan()
+        except ProchistError as error:  # an overloaded host: no reason to stop recording
+            self._say(f"{error.message}; trying again")
+            self._sink.lost_since_scan = True
+            self._resync_by = now + RESYNC_S
 
     def _watch_clock(self) -> None:
         change = self._clock_watch.check(self._clock)
@@ -836,8 +995,86 @@ class Recorder:
         self._prove(now)
         self._resync_if_due(now)
         self._look_up_unknown()
-        if self._notifier.watchdog_s is not None and self._blind_since is None:
+        self._follow_file()
+        self._write_metrics(now)
+        if self._notifier.watchdog_s is not None and self._is_well():
             self._notifier.send("WATCHDOG=1")
+
+    def _is_well(self) -> bool:
+        """Return whether both processes make progress and the subscription delivers.
+
+        A database that cannot be written is no reason to be killed: a restart would not help.
+        """
+        return self._blind_since is None and self._silent_s() < max(HANG_S, self._settings.hang_s)
+
+    def _follow_file(self) -> None:
+        """Begin a new file when ours was deleted: what is written into it now, nobody would find.
+
+        Raises:
+            ProchistError: another history is in its place, or another recorder has it.
+
+        """
+        path = self._settings.database
+        try:
+            if os.path.samestat(path.stat(), self._file):
+                return
+        except FileNotFoundError:
+            pass
+        except OSError:
+            return  # the file system does not answer; commits will say so
+        try:
+            db = open_writer(path)
+        except ProchistError as error:
+            if error.message != self._failing:
+                self._failing = error.message
+                self._say(f"{path} was deleted, and cannot be begun anew: {error.message}")
+            return
+        clock = read_clock()
+        now = clock.epoch(clock.monotonic_ns)
+        writer = Writer(db, self._host, now, self._names.name_of)
+        if writer.next_id > 1:
+            db.close()
+            message = f"{path} was replaced by another history while recording"
+            raise ProchistError(message, hint="start again, or put the old file back first")
+        if not self._lock.is_in_place():
+            self._lock.close()
+            self._lock = DatabaseLock(path)
+        writer.begin(os.getpid(), __version__, now, clock.monotonic_ns)
+        writer.adopt(self._writer, self._tracker.live.values())
+        self._db.close()
+        self._db = db
+        self._file = path.stat()
+        self._writer = self._sink.writer = writer
+        self._upkeep = self._make_upkeep()
+        self._say(f"{path} was deleted while recording: the history begins anew there")
+        self._commit()
+
+    def _write_metrics(self, now: float) -> None:
+        """Replace the file of metrics when it is time to; failing is said once."""
+        path = self._settings.metrics_file
+        if path is None or now < self._next_metrics:
+            return
+        self._next_metrics = now + METRICS_S
+        recorder = {
+            "events": self._sink.losses.received,
+            "lost": self._sink.losses.missing - self._sink.down_lost + self._sink.other_lost,
+            "lives": self._writer.lives_begun,
+            "execs": self._writer.execs,
+            "execs_described": self._writer.execs_described,
+            "started_at_ns": self._started.epoch(self._started.monotonic_ns),
+            "committed_at_ns": self._committed_at_ns,
+            "version": __version__,
+            "facts": self._facts(),
+        }
+        rest = {"up": 1, "gaps": self._sink.gaps, **read_sizes(self._settings.database)}
+        try:
+            write_metrics(path, render_metrics(recorder, rest))
+        except OSError as error:
+            if not self._has_metrics_failed:
+                self._has_metrics_failed = True
+                self._say(f"cannot write metrics to {path}: {error.strerror}; trying on")
+        else:
+            self._has_metrics_failed = False
 
     def _counters(self, at: MonotonicNs) -> Counters:
         words = self._reader.words if self._receiver is not None else None
@@ -856,7 +1093,8 @@ class Recorder:
         self._tracker.unknown.clear()
         self._tracker.undescribed.clear()
         for pid in sorted(wanted)[:100]:
-            found = procfs.describe_running(pid, proc=self._settings.proc, lock_free=True)
+            with privileges.raised():
+                found = procfs.describe_running(pid, proc=self._settings.proc, lock_free=True)
             if found is not None:
                 self._record(found)
 
@@ -876,6 +1114,9 @@ class Recorder:
             "flush_interval_s": self._settings.flush_interval_s,
             "backlog_bytes": self._reader.backlog,
             "live": len(self._tracker.live),
+            "pending": self._writer.pending,
+            "started_at_ns": self._started.epoch(self._started.monotonic_ns),
+            **self._upkeep.facts(),
             "connector_drops": connector.read_drops(self._subscription.socket),
             "malformed": words[Word.MALFORMED] + words[Word.MALFORMED_TASKS],
             "foreign": words[Word.FOREIGN],
@@ -922,12 +1163,19 @@ class Recorder:
             channel = os.dup(self._reader.fd)
             options = {"channel_fd": channel, "lock_free": stuck, "proc": self._settings.proc}
             try:
-                scanner = subprocess.Popen(
-                    [sys.executable, "-I", "-m", "prochist.capture.scanner", json.dumps(options)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    pass_fds=(channel,),
-                )
+                with privileges.raised():
+                    scanner = subprocess.Popen(
+                        [
+                            sys.executable,
+                            "-I",
+                            "-m",
+                            "prochist.capture.scanner",
+                            json.dumps(options),
+                        ],
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        pass_fds=(channel,),
+                    )
             finally:
                 os.close(channel)
             with scanner:

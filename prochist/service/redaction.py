@@ -79,7 +79,7 @@ class Redaction:
         return bool(self._patterns)
 
     def apply(self, record: Record) -> Record:
-        """Return the record without what is secret in its argv; the same one when there is nothing."""
+        """Return the record without what is secret in its argv; the same if there is none."""
         if isinstance(record, Description):
             if not record.argv:
                 return record
@@ -106,7 +106,7 @@ class Redaction:
         return bytes(rewritten)
 
     def overwrite(self, argv: bytes) -> bytes:
-        """Return NUL-separated arguments with what is secret overwritten; the same object if nothing is."""
+        """Return NUL-separated arguments with secrets overwritten; the same object if none is."""
         line = argv.replace(b"\0", b" ")
         spans = []
         for pattern in self._patterns:

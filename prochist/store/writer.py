@@ -11,8 +11,8 @@ given is still there and goes into the next one.
 
 import hashlib
 import json
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 import apsw
 
@@ -85,9 +85,12 @@ _INSERT_LIFETIME = (
     f" VALUES ({', '.join('?' * len(_LIFETIME_COLUMNS))})"
 )
 _UPDATE_LIFETIME = (
-    f"UPDATE lifetime SET {', '.join(f'{c} = ?{i + 1}' for i, c in enumerate(_LIFETIME_COLUMNS) if i)}"  # noqa: S608
-    " WHERE id = ?1"
-)
+    "UPDATE lifetime SET "  # noqa: S608  constant text
+    + ", ".join(f"{name} = ?{number}" for number, name in enumerate(_LIFETIME_COLUMNS[1:], 2))
+    + " WHERE id = ?1"
+).replace(
+    "parent_id = ?4", "parent_id = (SELECT id FROM lifetime WHERE id = ?4)"
+)  # it may have been removed since
 _NO_COST = (None,) * 9
 
 
@@ -121,14 +124,14 @@ class Writer:
         self._described = 0
         with db:
             self.boot = self._find_boot(host, now_ns)
-            row = db.execute("SELECT next_lifetime, batch FROM counter").fetchone()
-        self.next_id: int = row[0]
-        self._batch: int = row[1]
+            row = db.execute("SELECT next_lifetime, batch FROM counter").get
+        self.next_id = int(row[0])
+        self._batch = int(row[1])
 
     # --- taking up ------------------------------------------------------------
 
     def _find_boot(self, host: Host, now_ns: EpochNs) -> int:
-        row = self._db.execute(
+        id_ = self._db.execute(
             "INSERT INTO boot (boot_id, host, machine_id, kernel, booted_at_ns, first_seen_at_ns,"
             " last_seen_at_ns) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?6)"
             " ON CONFLICT (boot_id, host) DO UPDATE SET last_seen_at_ns ="
@@ -141,8 +144,8 @@ class Writer:
                 host.booted_at_ns,
                 now_ns,
             ),
-        ).fetchone()
-        return int(row[0])
+        ).get
+        return int(id_)
 
     def close_earlier_boots(self, host: Host) -> int:
         """Close lives that a boot left open: all that was running ended with it. Return how many.
@@ -157,7 +160,8 @@ class Writer:
                 " max(committed_at_ns) FROM recording WHERE recording.boot = lifetime.boot), 0)),"
                 " ended_at_ns = max(coalesce(started_at_ns, 0), ?2, coalesce((SELECT"
                 " max(committed_at_ns) FROM recording WHERE recording.boot = lifetime.boot), 0))"
-                " WHERE end_source IS NULL AND boot NOT IN (SELECT id FROM boot WHERE boot_id = ?3)",
+                " WHERE end_source IS NULL"
+                " AND boot NOT IN (SELECT id FROM boot WHERE boot_id = ?3)",
                 (batch, host.booted_at_ns, host.boot_id),
             )
             closed = self._db.changes()
@@ -189,7 +193,7 @@ class Writer:
 
         ``boot_offset_ns`` is CLOCK_BOOTTIME minus CLOCK_MONOTONIC now.
         """
-        rows = self._db.execute(
+        rows: list[tuple[Any, ...]] = self._db.execute(
             "SELECT l.id, l.pid, l.parent_id, l.ppid, iif(l.ns_pid = 0, l.pid, l.ns_pid),"
             " iif(l.sid = 0, l.pid, l.sid), l.image, l.origin, l.started_at_ns, l.start_ticks,"
             " l.start_source, l.exec_at_ns, l.exec_count, l.exec_source, l.exec_origin,"
@@ -230,9 +234,9 @@ class Writer:
             " LEFT JOIN text AS argv ON argv.id = i.argv"
             " LEFT JOIN text AS cwd ON cwd.id = i.cwd WHERE i.id = ?",
             (id_,),
-        ).fetchone()
-        complete = None if row[5] is None else bool(row[5])
-        comm, exe, exec_path, command_line, argv, _, cwd, argv_raw = row
+        ).get
+        comm, exe, exec_path, command_line, argv, whole, cwd, argv_raw = row
+        complete = None if whole is None else bool(whole)
         return Image(comm, exe, exec_path, command_line, argv, complete, cwd, argv_raw)
 
     def _read_origin(self, id_: int | None) -> Origin | None:
@@ -243,18 +247,39 @@ class Writer:
             " FROM origin AS o LEFT JOIN text AS tty ON tty.id = o.tty"
             " LEFT JOIN text AS cgroup ON cgroup.id = o.cgroup WHERE o.id = ?",
             (id_,),
-        ).fetchone()
+        ).get
         return Origin(*row)
 
     def begin(self, pid: int, version: str, started_at_ns: EpochNs, mono_ns: MonotonicNs) -> None:
         """Begin a recording; events are complete from ``started_at_ns`` on."""
         with self._db:
-            self._recording = self._db.execute(
+            id_ = self._db.execute(
                 "INSERT INTO recording (boot, pid, version, started_at_ns, committed_at_ns,"
                 " committed_mono_ns, events, lost, lives, execs, execs_described, facts)"
                 " VALUES (?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, '{}') RETURNING id",
                 (self.boot, pid, version, started_at_ns, started_at_ns, mono_ns),
-            ).fetchone()[0]
+            ).get
+            self._recording = int(id_)
+
+    def adopt(self, other: "Writer", running: Iterable[Lifetime]) -> None:
+        """Take what another writer did not write, and all running lives: the database is new."""
+        lives = {life.id: life for life in (*running, *other._lives)}  # noqa: SLF001  our own class
+        for life in lives.values():
+            life.stored = False
+            life.reported = True
+            if life.parent_id not in lives:
+                life.parent_id = None
+        self._lives = sorted(lives.values(), key=lambda life: life.id)
+        self._earlier_execs = [e for e in other._earlier_execs if e.lifetime_id in lives]  # noqa: SLF001  our own class
+        self._id_changes = [c for c in other._id_changes if c.lifetime_id in lives]  # noqa: SLF001  our own class
+        self._events = [
+            e if e.other_id in lives else e._replace(other_id=None)
+            for e in other._events  # noqa: SLF001  our own class
+            if e.lifetime_id in lives
+        ]
+        self._gaps = other._gaps  # noqa: SLF001  our own class
+        self._execs = other._execs  # noqa: SLF001  our own class
+        self._described = other._described  # noqa: SLF001  our own class
 
     # --- gathering --------------------------------------------------------------
 
@@ -294,13 +319,15 @@ class Writer:
         db = self._db
         begun = sum(not life.stored for life in self._lives)
         try:
-            with db:
-                self._write(next_id, progress, begun)
-        except apsw.Error:
+            db.execute("BEGIN IMMEDIATE")
+            self._write(next_id, progress, begun)
+            db.execute("COMMIT")
+        except BaseException:
+            # A full disk has rolled it back already; `with db` would only complain of that.
+            if db.in_transaction:
+                db.execute("ROLLBACK")
             # Rows of the dictionaries that this transaction made are gone again.
-            self._texts.clear()
-            self._images.clear()
-            self._origins.clear()
+            self.forget_rows()
             raise
         self._batch += 1
         self._lives_begun += begun
@@ -351,7 +378,8 @@ class Writer:
             ],
         )
         db.executemany(
-            "INSERT INTO gap (boot, from_at_ns, until_at_ns, kind, lost, detail) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO gap (boot, from_at_ns, until_at_ns, kind, lost, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
             [(self.boot, *gap) for gap in self._gaps],
         )
         db.executemany(
@@ -422,14 +450,14 @@ class Writer:
             self._origin(origin) if origin_id is None else origin_id,
             life.started_at_ns,
             life.start_ticks if running else None,
-            life.start_source.value,
+            life.start_source,
             life.exec_at_ns,
             life.exec_count,
-            life.exec_source.value,
+            life.exec_source,
             self._origin(life.exec_origin),
             life.ended_at_ns,
             life.ended_after_ns,
-            life.end_source.value if life.end_source is not None else None,
+            life.end_source,
             None if running else life.wait_status,
             life.is_kernel_thread,
             life.thread_peak,
@@ -519,6 +547,12 @@ class Writer:
             return int(row[0])
         self._db.execute(insert, values)
         return self._db.last_insert_rowid()
+
+    def forget_rows(self) -> None:
+        """Forget which rows of the dictionaries there are: some were deleted."""
+        self._texts.clear()
+        self._images.clear()
+        self._origins.clear()
 
     def forget_names(self) -> None:
         """Ask for the names of users again; they may have changed."""

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
@@ -21,14 +22,15 @@ from tests.kernel.live import PATIENCE_S, Acting, History, prochist
 
 pytestmark = pytest.mark.kernel
 
-START = 'LISTEN_PID=$$ LISTEN_FDS="$1" LISTEN_FDNAMES="$2"; export LISTEN_PID LISTEN_FDS LISTEN_FDNAMES; shift 2; exec "$@"'
+START = 'export LISTEN_PID=$$ LISTEN_FDS="$1" LISTEN_FDNAMES="$2"; shift 2; exec "$@"'
 
 
 class Manager:
     """A service manager with one service and a store for its descriptors."""
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, environment: Mapping[str, str] | None = None) -> None:
         self._database = database
+        self._environment = environment or {}
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._address = f"prochist-test-{secrets.token_hex(8)}"
         self._socket.bind("\0" + self._address)
@@ -48,7 +50,7 @@ class Manager:
         self.process = subprocess.Popen(
             ["/bin/bash", "-c", script, "bash", str(len(names)), ":".join(names)]
             + [str(part) for part in prochist("record", "--db", self._database, *options)],
-            env={**os.environ, "NOTIFY_SOCKET": f"@{self._address}"},
+            env={**os.environ, **self._environment, "NOTIFY_SOCKET": f"@{self._address}"},
             stdin=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
