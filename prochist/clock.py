@@ -21,7 +21,7 @@ Ticks = NewType("Ticks", int)
 
 NS_PER_SECOND = 1_000_000_000
 NS_PER_TICK = 10_000_000
-"""Length of a tick of /proc/PID/stat. Source: USER_HZ is 100 on all architectures prochist knows."""
+"""Length of a tick of /proc/PID/stat. Source: USER_HZ, 100 on all architectures known here."""
 
 
 class ClockReading(NamedTuple):
@@ -32,7 +32,7 @@ class ClockReading(NamedTuple):
     epoch_offset_ns: int
 
     def epoch(self, at: MonotonicNs) -> EpochNs:
-        """Convert an instant of CLOCK_MONOTONIC to wall time, as the clock stood at this reading."""
+        """Convert an instant of CLOCK_MONOTONIC to wall time, as the clock stood here."""
         return EpochNs(at + self.epoch_offset_ns)
 
     def epoch_of_ticks(self, ticks: Ticks) -> EpochNs:

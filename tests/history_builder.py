@@ -38,7 +38,7 @@ class HistoryBuilder:
 
     def close(self) -> None:
         """Commit and close."""
-        self.db.execute("UPDATE counter SET next_lifetime = ?", (self._next_id,))
+        self.db.execute("UPDATE counter SET next_lifetime = ?, batch = 1", (self._next_id,))
         self.db.execute("COMMIT")
         self.db.close()
 

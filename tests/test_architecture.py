@@ -37,8 +37,8 @@ THIRD_PARTY = {
     "capture": set[str](),
     "history": set[str](),
     "store": {"apsw"},
-    "ask": {"apsw"},
-    "show": {"tabulate"},
+    "ask": {"apsw", "sigma", "yaml"},
+    "show": {"pyarrow", "tabulate"},
     "service": {"apsw"},
     "cli": {"apsw", "click"},
 }
@@ -62,8 +62,8 @@ STANDARD_LIBRARY_WITHOUT = {
     "cli": {"asyncio", "sqlite3"},
 }
 
-LATE = {"tabulate"}
-"""Imported inside functions only: it takes 45 ms that most commands do not need."""
+LATE = {"pyarrow", "sigma", "tabulate", "yaml"}
+"""Imported inside functions only: 45 ms and more, or an extra that may not be installed."""
 
 NAMES_THAT_SAY_NOTHING = {"base", "common", "helper", "helpers", "manager", "util", "utils"}
 

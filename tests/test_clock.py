@@ -10,9 +10,7 @@ from prochist.capture.procfs import read_stat
 from prochist.clock import ClockReading, EpochNs, MonotonicNs, Ticks, read_clock
 
 # Monotonic 1000 s; suspended for 50 s; booted at the epoch second 1,700,000,000.
-READING = ClockReading(
-    MonotonicNs(1_000_000_000_000), 50_000_000_000, 1_700_000_050_000_000_000
-)
+READING = ClockReading(MonotonicNs(1_000_000_000_000), 50_000_000_000, 1_700_000_050_000_000_000)
 
 
 def test_an_event_happened_when_the_wall_clock_said_so() -> None:

@@ -42,11 +42,17 @@ def test_the_wheel_carries_every_file_of_schema(wheel: zipfile.ZipFile) -> None:
         assert wheel.read(f"prochist/schema/{file.name}") == file.read_bytes()
 
 
+@pytest.mark.parametrize("name", ["prochist.service", "prochist.sysusers.conf", "prochist.toml"])
+def test_the_wheel_carries_what_install_service_installs(wheel: zipfile.ZipFile, name: str) -> None:
+    assert wheel.read(f"prochist/contrib/{name}") == (CHECKOUT / "contrib" / name).read_bytes()
+
+
 def test_the_wheel_carries_every_module_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     inside = {
         name
         for name in wheel.namelist()
-        if ".dist-info/" not in name and not name.startswith("prochist/schema/")
+        if ".dist-info/" not in name
+        and not name.startswith(("prochist/schema/", "prochist/contrib/"))
     }
     outside = {
         str(path.relative_to(CHECKOUT))
@@ -59,7 +65,8 @@ def test_the_wheel_carries_every_module_and_nothing_else(wheel: zipfile.ZipFile)
 def test_the_wheel_needs_three_packages_and_python_3_11(wheel: zipfile.ZipFile) -> None:
     [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/METADATA")]
     metadata = email.message_from_bytes(wheel.read(name))
-    needs = {need.partition(">")[0] for need in metadata.get_all("Requires-Dist", [])}
+    wanted = metadata.get_all("Requires-Dist", [])
+    needs = {need.partition(">")[0] for need in wanted if "extra ==" not in need}
     assert needs == {"apsw", "click", "tabulate"}
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "MIT"
@@ -67,7 +74,7 @@ def test_the_wheel_needs_three_packages_and_python_3_11(wheel: zipfile.ZipFile) 
 
 def test_the_wheel_installs_the_program(wheel: zipfile.ZipFile) -> None:
     [name] = [name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt")]
-    assert b"prochist = prochist.cli.main:main" in wheel.read(name)
+    assert b"prochist = prochist.__main__:main" in wheel.read(name)
 
 
 # --- contrib/run ---

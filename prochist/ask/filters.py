@@ -264,12 +264,20 @@ class Branch(NamedTuple):
     at: str = "coalesce(l.started_at_ns, l.ended_at_ns, 0)"  # when, for sorting
 
 
+_BY_END = ("INDEXED BY lifetime_ended", "INDEXED BY lifetime_failed")
+
+
 class Plan(NamedTuple):
     """Branches that do not overlap, the conditions that all share, and the bound values."""
 
     branches: tuple[Branch, ...]
     condition: str
     values: Mapping[str, object]
+
+    @property
+    def is_by_end(self) -> bool:
+        """Say whether the lives come from one index on their ends, none without one."""
+        return len(self.branches) == 1 and self.branches[0].source in _BY_END
 
     def select(self, columns: str, *, key: str | None = None, join: str = "") -> str:
         """Return the SELECT over all branches; the columns ``at`` and ``id`` are for sorting."""
@@ -280,7 +288,7 @@ class Plan(NamedTuple):
         )
 
 
-def plan(db: "apsw.Connection", question: Question, *, limited: bool) -> Plan:
+def plan(db: "apsw.Connection", question: Question) -> Plan:
     """Decide how to find the lives that ``question`` keeps.
 
     Reads the texts and images that the patterns match, but no lives.
@@ -302,9 +310,7 @@ def plan(db: "apsw.Connection", question: Question, *, limited: bool) -> Plan:
         images = matching_images(db, question.comms, question.exes, question.greps)
         conditions.append("l.image IN (SELECT value FROM json_each(:image))")
         values["image"] = json.dumps(images)
-    branches = (
-        _by_number(question) or _by_image(db, values) or _by_failure(db, question, limited=limited)
-    )
+    branches = _by_number(question) or _by_image(db, values) or _by_failure(db, question)
     if not branches:
         branches, bounds = _by_time(question)
         values |= bounds
@@ -344,14 +350,14 @@ def _by_image(db: "apsw.Connection", values: Mapping[str, object]) -> tuple[Bran
     return (Branch("INDEXED BY lifetime_image", "1"),) if lives <= _FEW_LIVES else ()
 
 
-def _by_failure(db: "apsw.Connection", question: Question, *, limited: bool) -> tuple[Branch, ...]:
-    """Use the index of failed lives unless there are many, and a limit or an end to the window."""
+def _by_failure(db: "apsw.Connection", question: Question) -> tuple[Branch, ...]:
+    """Use the index of failed lives unless there are many, and an end to the window."""
     if not question.surely_failed:
         return ()
     since_ns = max(
         (t for t in (question.since_ns, question.exited_since_ns) if t is not None), default=0
     )
-    if limited or question.until_ns is not None:
+    if question.until_ns is not None:
         sql = (
             "SELECT count(*) FROM (SELECT 1 FROM lifetime INDEXED BY lifetime_failed"
             " WHERE wait_status <> 0 AND ended_at_ns >= ? LIMIT ?)"

@@ -23,7 +23,8 @@ PATIENCE_S = 10.0
 """Longest time that the matching of regular expressions may take."""
 
 _EXE = "coalesce(exe, exec_path)"
-_SPECIAL = frozenset("\\.^$*+?{}[]|()")
+_OPAQUE = frozenset("\\{}[]|()")
+"""Characters of an expression behind which any text may or may not be meant."""
 
 
 def matching_images(
@@ -60,6 +61,36 @@ def matching_images(
     return [row[0] for row in rows]
 
 
+def image_test(
+    comms: Sequence[str], exes: Sequence[str], greps: Sequence[str]
+) -> "Callable[[str | None, str | None, str | None, str | None], bool] | None":
+    """Return the test of ``matching_images`` for one image, or None when nothing is asked for.
+
+    It takes comm, exe, exec_path and command_line.
+
+    Raises:
+        UsageError: not a regular expression; from the test, one that takes more than 10 s.
+    """
+    if not (comms or exes or greps):
+        return None
+    comm_matches = _glob(comms)
+    whole, base = _glob([e for e in exes if "/" in e]), _glob([e for e in exes if "/" not in e])
+    searches = [_compile(grep).search for grep in greps]
+
+    def test(comm: str | None, exe: str | None, path: str | None, line: str | None) -> bool:
+        file = exe if exe is not None else path
+        if comms and (comm is None or not comm_matches(comm)):
+            return False
+        if exes and (file is None or not (whole(file) or base(file.rpartition("/")[2]))):
+            return False
+        if not greps:
+            return True
+        with _bounded(greps):
+            return line is not None and any(search(line) for search in searches)
+
+    return test
+
+
 # The column is a constant of this file wherever this is used.
 _DISTINCT = (
     "SELECT t.id, t.value FROM (SELECT DISTINCT {} AS id FROM image) AS d"
@@ -67,7 +98,6 @@ _DISTINCT = (
 )
 
 _AMONG = "IN (SELECT value FROM json_each(?))"
-_HAS_WORD = " WHERE EXISTS (SELECT 1 FROM json_each(?) AS w WHERE instr(t.value, w.value) > 0)"
 
 
 def _glob(globs: Sequence[str]) -> Callable[[str], object]:
@@ -78,16 +108,39 @@ def _glob(globs: Sequence[str]) -> Callable[[str], object]:
 
 
 def _grep(db: "apsw.Connection", greps: Sequence[str]) -> list[int]:
-    if not any(_SPECIAL & set(grep) for grep in greps):  # plain words: SQLite is faster
-        sql = _DISTINCT.format("command_line") + _HAS_WORD
-        return [row[0] for row in db.execute(sql, (json.dumps(greps),))]
+    """Return the ids of the texts that match, command lines and others.
+
+    Looking through all texts in the order in which they lie there is twice as fast as picking
+    the command lines: 80 ms against 180 for 600,000.
+    """
     with _bounded(greps):
-        searches = [_compile(grep).search for grep in greps]
-        return [
-            i
-            for i, text in db.execute(_DISTINCT.format("command_line"))
-            if any(search(text) for search in searches)
-        ]
+        found: set[int] = set()
+        for grep in greps:
+            search = _compile(grep).search
+            word = longest_word(grep)
+            if not word:
+                rows = db.execute(_DISTINCT.format("command_line"))
+                found.update(i for i, text in rows if search(text))
+                continue
+            # What contains no word of it cannot match, and SQLite finds a word faster.
+            rows = db.execute("SELECT id, value FROM text WHERE instr(value, ?) > 0", (word,))
+            if word == grep:
+                found.update(i for i, _ in rows)
+            else:
+                found.update(i for i, text in rows if search(text))
+        return sorted(found)
+
+
+def longest_word(grep: str) -> str:
+    """Return the longest text that every match contains as it stands; empty for none known."""
+    if _OPAQUE & set(grep):
+        return ""
+    best = ""
+    for match in re.finditer(r"([^.^$*+?]+)([*+?]?)", grep):
+        # A quantifier may take away the character before it.
+        word = match[1][:-1] if match[2] else match[1]
+        best = max(best, word, key=len)
+    return best
 
 
 def _compile(grep: str) -> re.Pattern[str]:

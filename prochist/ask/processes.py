@@ -10,11 +10,12 @@ Source: schema/, view processes.
 """
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
+from heapq import heappush, heappushpop
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prochist.ask.filters import Question, plan
+from prochist.ask.filters import Plan, Question, plan
 from prochist.ask.signals import NAMES
 from prochist.errors import UsageError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 Value = int | float | str | bytes | None
 Life = tuple[Any, ...]
-"""One lifetime as it is stored: the values of ``_LIFE``, in that order."""
+"""One lifetime as it is stored: the values of ``LIFE``, in that order, and when, for sorting."""
 
 IDENTITY = ("id", "parent_id")
 BOOT = ("boot_id", "host")
@@ -60,7 +61,7 @@ COST = (
 COLUMNS = (*IDENTITY, *BOOT, *NUMBERS, *IMAGE, *OWNER, "sid", *PLACE, *TIMES, *STATUS, *COST)
 """All columns of the view ``processes``, in its order."""
 
-_LIFE = """l.id AS id, l.parent_id, l.boot, l.pid, l.ppid,
+LIFE = """l.id AS id, l.parent_id, l.boot, l.pid, l.ppid,
     iif(l.reaper_pid = 0, l.ppid, l.reaper_pid), iif(l.ns_pid = 0, l.pid, l.ns_pid),
     l.image, l.origin, iif(l.sid = 0, l.pid, l.sid), l.started_at_ns, l.ended_at_ns,
     ifnull(l.wait_status, 65536) * 32 + l.start_source * 16 + ifnull(l.end_source, 0) * 4
@@ -70,8 +71,19 @@ _LIFE = """l.id AS id, l.parent_id, l.boot, l.pid, l.ppid,
     l.read_bytes, l.write_bytes, l.minor_faults, l.major_faults,
     l.voluntary_switches, l.involuntary_switches, l.ended_after_ns"""
 
+_OWN = {
+    **{name: at for at, name in enumerate(IDENTITY)},
+    **{name: at for at, name in enumerate(NUMBERS, 3)},
+    "sid": 9,
+    "started_at_ns": 10,
+    "ended_at_ns": 11,
+    **{name: at for at, name in enumerate(COST[1:], 13)},
+    "ended_after_ns": 25,
+}
+"""Columns that are values of ``LIFE``, and where."""
+
 _BOOTS = "SELECT id, boot_id, host FROM boot WHERE id IN (SELECT value FROM json_each(?))"
-_IMAGES = """
+IMAGES = """
 SELECT i.id, comm.value, exe.value, exec_path.value, command_line.value,
     CASE
         WHEN argv.value IS NOT NULL THEN argv.value
@@ -99,13 +111,13 @@ LEFT JOIN text AS cgroup ON cgroup.id = o.cgroup
 LEFT JOIN text AS unit ON unit.id = o.unit
 LEFT JOIN text AS container ON container.id = o.container_id"""
 
-_CHUNK = 500
+_CHUNK = 1_000
 """Lives read at a time: what they share is then read with one statement each."""
 
 _MOST_TURNED = 10_000
 """Up to so many lives are read newest first and turned in memory; more, by SQLite."""
 
-_MOST_KEPT = 4_000
+_MOST_KEPT = 20_000
 """Shared parts kept in a cache before it starts afresh, so that memory does not grow."""
 
 _STATES = ("running", "exited", "killed", "unknown")
@@ -150,7 +162,7 @@ class Answer:
         self.reach_ns = reach_ns
         """The oldest instant looked at, where the limit cut off what is older; else None."""
         self.boots = Shared(db, _BOOTS, len(BOOT))
-        self.images = Shared(db, _IMAGES, len(IMAGE))
+        self.images = Shared(db, IMAGES, len(IMAGE))
         self.origins = Shared(db, _ORIGINS, len(OWNER) + len(PLACE))
 
     def chunks(self) -> Iterator[list[Life]]:
@@ -168,6 +180,18 @@ class Answer:
         """Yield the values of ``COLUMNS``, exactly as the view ``processes`` has them."""
         for chunk in self.chunks():
             yield from map(self.row, chunk)
+
+    def pick(self, names: Sequence[str]) -> Iterator[tuple[Value, ...]]:
+        """Yield the values of some columns; those of the lifetime itself need nothing else read."""
+        if all(name in _OWN for name in names):
+            own = [_OWN[name] for name in names]
+            for life in self._lives:
+                self.count += 1
+                yield tuple([life[at] for at in own])
+            return
+        places = [COLUMNS.index(name) for name in names]
+        for row in self.rows():
+            yield tuple([row[at] for at in places])
 
     def row(self, life: Life) -> tuple[Value, ...]:
         """Return the values of ``COLUMNS`` for a life of the newest chunk."""
@@ -216,33 +240,59 @@ def select(
             raise UsageError(message, hint=f"columns: {', '.join(COLUMNS)}")
         # The name is one of COLUMNS, and nothing else.
         key, join = f'p."{sort}"', "CROSS JOIN processes AS p ON p.id = l.id"
-    planned = plan(db, question, limited=limit is not None)
+    planned = plan(db, question)
     values = dict(planned.values)
-    sql = planned.select(_LIFE, key=key, join=join)
+    sql = planned.select(LIFE, key=key, join=join)
     if limit is None:
         direction = " DESC" if newest_first else ""
         sql += f" ORDER BY at{direction}, id{direction}"
-        return Answer(db, _without_key(db.execute(sql, values)))
+        return Answer(db, db.execute(sql, values))
+    if planned.is_by_end and sort is None and limit <= _MOST_TURNED:
+        return _newest_by_end(db, planned, limit, newest_first=newest_first)
     sql += " ORDER BY at DESC, id DESC LIMIT :limit"
     values["limit"] = limit
     if limit > _MOST_TURNED:
         if not newest_first:
             sql = f"SELECT * FROM ({sql}) ORDER BY at, id"  # noqa: S608 - constants
-        return Answer(db, _without_key(db.execute(sql, values)))
+        return Answer(db, db.execute(sql, values))
     found = list(db.execute(sql, values))
     reach_ns = found[-1][-1] if found and len(found) == limit and sort is None else None
     if not newest_first:
         found.reverse()
-    return Answer(db, _without_key(found), reach_ns=reach_ns)
+    return Answer(db, iter(found), reach_ns=reach_ns)
 
 
-def _without_key(lives: Iterable[Life]) -> Iterator[Life]:
-    return (life[:-1] for life in lives)
+def _newest_by_end(
+    db: "apsw.Connection", planned: Plan, limit: int, *, newest_first: bool
+) -> Answer:
+    """Find the ``limit`` lives that began last among many, without reading the many.
+
+    They are read from the newest end backwards. As a life begins before it ends, no
+    life further back can have begun after an end that is older than ``limit`` starts.
+    """
+    best: list[tuple[int, int, Life]] = []  # a heap: the oldest start on top
+    sql = f"{planned.select(LIFE)} ORDER BY l.ended_at_ns DESC"
+    for life in db.execute(sql, dict(planned.values)):
+        key = (life[-1], life[0], life)
+        if len(best) < limit:
+            heappush(best, key)
+            continue
+        if life[11] is not None and life[11] < best[0][0]:
+            break
+        heappushpop(best, key)
+    best.sort(reverse=newest_first)
+    found = [life for _, _, life in best]
+    reach_ns = min(found, key=_start)[-1] if len(found) == limit else None
+    return Answer(db, iter(found), reach_ns=reach_ns)
+
+
+def _start(life: Life) -> int:
+    return int(life[-1])
 
 
 def count(db: "apsw.Connection", question: Question) -> int:
     """Count the lives that ``question`` keeps."""
-    planned = plan(db, question, limited=False)
+    planned = plan(db, question)
     sql = f"SELECT count(*) FROM ({planned.select('l.id')})"  # noqa: S608 - constants
     return int(db.execute(sql, dict(planned.values)).get)
 

@@ -65,6 +65,44 @@ def _authorize(
     return apsw.SQLITE_OK if allowed else apsw.SQLITE_DENY
 
 
+def forbid_all_but_reading(db: apsw.Connection) -> None:
+    """Let a connection read the history and nothing else, for good.
+
+    The authorizer decides when a statement is prepared. The limits and settings
+    behind it would hold even if it had a hole: nothing can be attached, no
+    extension loaded, and the schema is not trusted.
+    """
+    db.authorizer = None
+    db.pragma("temp_store", "MEMORY")  # sorting writes no file
+    db.authorizer = _authorize
+    db.limit(apsw.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE_BYTES)
+    db.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
+    db.limit(apsw.SQLITE_LIMIT_WORKER_THREADS, 0)
+    db.enable_load_extension(False)  # noqa: FBT003 - apsw's signature
+    db.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    db.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+
+
+def is_complete(text: str) -> bool:
+    """Say whether ``text`` ends with a whole statement: a semicolon that is in no string."""
+    return apsw.complete(text)
+
+
+def statements(text: str) -> Iterator[str]:
+    """Yield the statements of a text, each with its semicolon; what is left over, too."""
+    begun = ""
+    for piece in text.split(";"):
+        begun += piece
+        if not is_complete(f"{begun};"):
+            begun += ";"
+            continue
+        if begun.strip():
+            yield f"{begun};"
+        begun = ""
+    if begun.strip("; \t\n"):
+        yield begun
+
+
 class Statement:
     """A statement that runs: its column names, then its rows. Iterate once."""
 
@@ -72,8 +110,7 @@ class Statement:
         self._limit_s = limit_s
         self._ends_at = time.monotonic() + limit_s
         self._expired = False
-        db.authorizer = _authorize
-        db.limit(apsw.SQLITE_LIMIT_LENGTH, _LONGEST_VALUE_BYTES)
+        forbid_all_but_reading(db)
         db.set_progress_handler(self._expire, _STEPS)
         self._rows = self._run(db, sql)
         self.names: tuple[str, ...] = ()

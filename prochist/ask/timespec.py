@@ -199,5 +199,11 @@ def _local(at_ns: int, zone: tzinfo | None) -> datetime:
 
 def _epoch_ns(naive: datetime, fraction_ns: int, zone: tzinfo | None) -> int:
     """Convert local wall time to an instant; ``fold=0`` decides gaps and overlaps (PEP 495)."""
-    aware = naive.astimezone(UTC) if zone is None else naive.replace(tzinfo=zone).astimezone(UTC)
+    if zone is not None:
+        aware = naive.replace(tzinfo=zone).astimezone(UTC)
+    else:
+        aware = naive.astimezone(UTC)
+        if aware.astimezone().replace(tzinfo=None) != naive:
+            # The clock jumped over it. For the system's zone, CPython has fold the wrong way round.
+            aware = max(aware, naive.replace(fold=1).astimezone(UTC))
     return (aware - _EPOCH_START) // timedelta(seconds=1) * NS_PER_SECOND + fraction_ns

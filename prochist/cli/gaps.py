@@ -17,6 +17,7 @@ from prochist.cli.options import (
     time_option,
     utc_option,
 )
+from prochist.cli.screen import say
 from prochist.show import listing, records
 from prochist.show.verdict import completeness
 
@@ -59,5 +60,5 @@ def gaps(path: Path, since: str | None, until: str | None, form: str, zone: tzin
         for gap in verdict.gaps:
             sys.stdout.write(records.encode(dialect, GAP_COLUMNS, gap.row()))
     sys.stdout.flush()
-    click.echo(completeness(verdict), err=True)
+    say(completeness(verdict))
     return 0 if verdict.gaps else _NOTHING_MATCHED

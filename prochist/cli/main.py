@@ -17,6 +17,7 @@ import apsw
 import click
 
 from prochist import __version__
+from prochist.cli.screen import say, simplify, speaks_utf8
 from prochist.errors import ProchistError
 from prochist.store.database import translate
 
@@ -25,12 +26,24 @@ _COMMANDS = {
     "replay": "record",
     "doctor": "doctor",
     "query": "query",
+    "ps": "ps",
+    "tree": "tree",
     "show": "show",
+    "report": "report",
+    "timeline": "timeline",
+    "hunt": "hunt",
+    "export": "export",
     "status": "status",
     "boots": "boots",
     "gaps": "gaps",
     "sql": "sql",
     "schema": "sql",
+    "prune": "prune",
+    "verify": "verify",
+    "snapshot": "snapshot",
+    "install-service": "installation",
+    "uninstall-service": "installation",
+    "help": "help",
 }
 """Command to the file of ``cli/`` that holds it."""
 
@@ -48,8 +61,20 @@ class _LazyGroup(click.Group):
         if cmd_name not in _COMMANDS or not self._exists(cmd_name):
             return None
         module = import_module(f"prochist.cli.{_COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Click would write an empty line, and whoever pressed Ctrl-C knows.
+            raise click.exceptions.Exit(_INTERRUPTED) from None
+        except BrokenPipeError:
+            # Whoever read us has seen enough; click would make it status 1. Python would complain
+            # once more when it flushes at exit, so nothing may be left to flush to.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise click.exceptions.Exit(0) from None
 
     def _exists(self, name: str) -> bool:
         return _FOLDER.joinpath(f"{_COMMANDS[name]}.py").exists()
@@ -70,7 +95,7 @@ def prochist() -> None:
     """
 
 
-def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each kind of end
+def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; messages go to stderr."""
     try:
         result: Any = prochist.main(
@@ -88,21 +113,15 @@ def run(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one f
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read us has seen enough. Python would complain once more when it
-        # flushes at exit, so nothing may be left to flush to.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, 1)
-        return 0
     except OSError as error:
         return _complain(ProchistError(f"{error.filename or 'output'}: {error.strerror}"))
     return result if isinstance(result, int) else 0
 
 
 def _complain(error: ProchistError) -> int:
-    click.echo(f"Error: {error.message}", err=True)
+    say(f"Error: {error.message}")
     if error.hint:
-        click.echo(f"Hint: {error.hint}", err=True)
+        say(f"Hint: {error.hint}")
     return error.exit_status
 
 
@@ -112,4 +131,6 @@ def main() -> NoReturn:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:  # a locale that lacks a character shows its number
             reconfigure(errors="backslashreplace")
+    if not speaks_utf8(os.environ):
+        simplify(sys.stderr)
     sys.exit(run())

@@ -1,7 +1,6 @@
 """Options that several commands share, and what the terminal is like."""
 
 import os
-import sys
 from collections.abc import Callable
 from datetime import UTC, tzinfo
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from prochist.ask.processes import COLUMNS
 from prochist.ask.timespec import parse_duration, parse_time
 from prochist.clock import EpochNs, read_clock
 from prochist.errors import ProchistError, UsageError
@@ -94,6 +94,45 @@ def is_recording(path: Path) -> bool:
         return False
 
 
+def output_option(*forms: str) -> Callable[[_F], _F]:
+    """Add ``-o/--output``, which becomes the parameter ``form``; the first form is the default."""
+    return click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(forms),
+        default=forms[0],
+        show_default=True,
+        help="The form of the output.",
+    )
+
+
+def no_pager_option(command: _F) -> _F:
+    """Add ``--no-pager``, which becomes the parameter ``paged``."""
+    return click.option(
+        "--no-pager",
+        "paged",
+        is_flag=True,
+        default=True,
+        flag_value=False,
+        help="Do not show long output in $PAGER.",
+    )(command)
+
+
+def column_names(text: str) -> tuple[str, ...]:
+    """Return the columns of the view ``processes`` that ``A,B`` names.
+
+    Raises:
+        UsageError: there is no such column.
+    """
+    names = tuple(name.strip() for name in text.split(","))
+    for name in names:
+        if name not in COLUMNS:
+            message = f"no such column: {name!r}"
+            raise UsageError(message, hint=f"columns: {', '.join(COLUMNS)}")
+    return names
+
+
 def integer(text: str, what: str, *, least: int = 0, most: int = (1 << 63) - 1) -> int:
     """Return a whole number that a user wrote.
 
@@ -113,13 +152,11 @@ def terminal_columns() -> int | None:
     if text.isascii() and text.isdigit() and int(text) > 0:
         return int(text)
     try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or None
+        return os.get_terminal_size(1).columns or None  # sys.stdout may be the pager's pipe
     except (OSError, ValueError):
         return None
 
 
 def wants_colour() -> bool:
     """Say whether colours help: on a terminal, unless NO_COLOR or a dumb one."""
-    return (
-        sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    )
+    return os.isatty(1) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

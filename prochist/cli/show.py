@@ -20,6 +20,7 @@ from prochist.cli.options import (
     terminal_columns,
     utc_option,
 )
+from prochist.cli.screen import say
 from prochist.clock import EpochNs
 from prochist.show import human, long
 from prochist.show.verdict import verdict_line
@@ -73,7 +74,7 @@ def show(process: str, path: Path, form: str, zone: tzinfo | None) -> int:
             now_ns=times.now_ns,
             recording=alive,
         )
-    click.echo(verdict_line(found, verdict), err=True)
+    say(verdict_line(found, verdict))
     return 0 if found else _NOTHING_MATCHED
 
 

@@ -1,5 +1,6 @@
 """``prochist sql``, a statement of one's own, and ``prochist schema``, what to write it against."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,6 +16,7 @@ from prochist.cli.options import (
     terminal_columns,
     wants_colour,
 )
+from prochist.cli.screen import screen
 from prochist.show import records, table
 from prochist.store.database import migrations, open_reader
 
@@ -23,7 +25,7 @@ _NOTHING_MATCHED = 1
 
 
 @click.command()
-@click.argument("statement")
+@click.argument("statement", required=False)
 @db_option
 @click.option(
     "-o",
@@ -38,15 +40,24 @@ _NOTHING_MATCHED = 1
 @duration_option(
     "--timeout", "timeout_ns", text="The longest that the statement may take.", default="60s"
 )
-def sql(statement: str, path: Path, form: str, timeout_ns: int, *, no_header: bool) -> int:
+def sql(statement: str | None, path: Path, form: str, timeout_ns: int, *, no_header: bool) -> int:
     """Run one read-only SQL STATEMENT against the views; `-` reads it from stdin.
+
+    Without a statement: an interactive shell, with the output modes of the SQLite shell.
 
     The views are processes, execs, id_changes, events, gaps, boots, running and
     failed; `prochist schema` documents them. Nothing can be changed, attached or
     loaded, and no file but the database is read.
     """
+    if statement is None:
+        from prochist.cli.shell import Shell, interact
+
+        with closing(open_reader(path)) as db:
+            mode = {"table": "column", "long": "line", "tsv": "tabs"}.get(form, form)
+            shell = Shell(db, mode=mode, limit_s=timeout_ns / 1e9, header=not no_header)
+            return interact(shell, os.environ)
     text = sys.stdin.read() if statement == "-" else statement
-    with closing(open_reader(path)) as db:
+    with closing(open_reader(path)) as db, screen(db, for_people=form in ("table", "long")):
         running = Statement(db, text, limit_s=timeout_ns / 1e9)
         found = 0
         for line, is_row in _lines(running, form, header=not no_header):

@@ -34,8 +34,14 @@ _NOT_RECORDING = 3
     show_default=True,
     help="The form of the output.",
 )
+@click.option("--metrics", is_flag=True, help="Print OpenMetrics text instead, for Prometheus.")
 @utc_option
-def status(path: Path, form: str, zone: tzinfo | None) -> int:
+def status(
+    path: Path,
+    form: str,
+    metrics: bool,  # noqa: FBT001  click passes it by name
+    zone: tzinfo | None,
+) -> int:
     """Say whether a recorder is alive, since when, and how it fares.
 
     Its sources, rates, lag and losses, and the size and age of the history.
@@ -44,8 +50,10 @@ def status(path: Path, form: str, zone: tzinfo | None) -> int:
     """
     times = Times(zone)
     pid = recorder_pid(path)
+    if metrics:
+        return _print_metrics(path, pid)
     with closing(open_history(path)) as db:
-        known = _known(path, pid, times.now_ns, newest_recording(db), extent(db))
+        known = _known(path, pid, times.now_ns, _since_it_started(newest_recording(db)), extent(db))
         verdict = judge(db, None, None, now_ns=times.now_ns, recording=pid is not None)
     known |= {
         "complete": verdict.complete,
@@ -59,6 +67,26 @@ def status(path: Path, form: str, zone: tzinfo | None) -> int:
         pairs = _lines(known, verdict, times)
         sys.stdout.write(listing.facts(pairs, columns=terminal_columns()))
     return 0 if pid is not None else _NOT_RECORDING
+
+
+def _print_metrics(path: Path, pid: int | None) -> int:
+    from prochist.service.metrics import read_sizes, render_metrics
+
+    with closing(open_history(path)) as db:
+        recording = _since_it_started(newest_recording(db))
+        (gaps,) = db.execute("SELECT count(*) FROM gaps").fetchall()[0]
+    rest = {"up": int(pid is not None), "gaps": gaps, **read_sizes(path)}
+    sys.stdout.write(render_metrics(recording, rest))
+    return 0 if pid is not None else _NOT_RECORDING
+
+
+def _since_it_started(recording: Record | None) -> Record | None:
+    """Return a recording with the time when it started, also when its oldest lives were removed."""
+    if recording is None:
+        return None
+    facts = dict(recording["facts"])
+    started_at_ns = facts.pop("started_at_ns", recording["started_at_ns"])
+    return recording | {"started_at_ns": started_at_ns, "facts": facts}
 
 
 def _known(

@@ -33,6 +33,15 @@ FASTEST_EVENTS = 300_000
 
 FEW_BYTES = 256 * 1024 * 1024
 LOW_BYTES = 32 * 1024 * 1024
+LEAST_HELD_S = 5.0
+"""A receive buffer that holds less than this of the average rate is small: storms are faster."""
+
+_NEWEST_RATE = """
+SELECT events, (committed_at_ns - coalesce(facts ->> 'started_at_ns', started_at_ns)) / 1e9,
+    coalesce(facts ->> 'receive_buffer_bytes', 0)
+FROM recording WHERE events > 0 ORDER BY id DESC LIMIT 1
+"""
+
 LATE_S = 10.0
 """A recorder that has not committed for so long, though it is alive, is in trouble."""
 
@@ -302,6 +311,10 @@ def _database(path: Path) -> Iterator[Line]:
         with contextlib.closing(open_reader(path)) as db:
             committed = db.execute("SELECT max(committed_at_ns) FROM recording").get
             gaps = db.execute("SELECT count(*), coalesce(sum(lost), 0) FROM gap").get
+            newest = [
+                (float(str(events)), float(str(seconds)), int(str(size)))
+                for events, seconds, size in db.execute(_NEWEST_RATE)
+            ]
     except (ProchistError, apsw.Error) as error:
         hint = error.hint if isinstance(error, ProchistError) else None
         yield _broken("database", str(error), hint)
@@ -324,6 +337,20 @@ def _database(path: Path) -> Iterator[Line]:
     else:
         yield _ok("recorder", f"alive (pid {pid}), committed {age_s:.2f} s ago")
     yield _ok("history", f"{gaps[0]} gaps, {gaps[1]} events lost since it began")
+    for events, seconds, buffer_bytes in newest:
+        if seconds > 0 and buffer_bytes:
+            yield _rate(events / seconds, buffer_bytes)
+
+
+def _rate(events_per_s: float, buffer_bytes: int) -> Line:
+    """Compare the receive buffer of the newest recording with what came."""
+    held_s = buffer_bytes / EVENT_BYTES / events_per_s
+    finding = (
+        f"{events_per_s:,.0f} events/s on average; its receive buffer holds {held_s:,.0f} s of it"
+    )
+    if held_s < LEAST_HELD_S:
+        return _degraded("rate", finding, "record with a larger --receive-buffer")
+    return _ok("rate", finding)
 
 
 def _disk(path: Path) -> Iterator[Line]:

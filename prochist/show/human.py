@@ -31,6 +31,16 @@ def duration(length_ns: int | None) -> str:
     return f"{seconds // 86_400}d{seconds % 86_400 // 3_600:02}h"
 
 
+def elapsed(length_ns: int) -> str:
+    """Return a length as ps has it: ``[[DD-]hh:]mm:ss``."""
+    minutes, seconds = divmod(length_ns // _NS, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}-{hours:02}:{minutes:02}:{seconds:02}"
+    return f"{hours:02}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
+
+
 def size(count: int | None) -> str:
     """Return bytes with a binary unit: ``812``, ``1.5K``, ``64M``."""
     if count is None:

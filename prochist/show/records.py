@@ -8,7 +8,7 @@ backslash as ``\t``, ``\n``, ``\r``, ``\\``.
 Source: jsonlines.org; RFC 4180 (CSV, with a line feed alone as the end of a line).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from json.encoder import encode_basestring
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from prochist.ask.processes import Answer, Life, Value
 
 _CSV_SPECIAL = frozenset(',"\r\n')
 _TSV_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-_MOST_KEPT = 20_000
+_MOST_KEPT = 50_000
 _NINETEEN_DIGITS = 10**18
 
 
@@ -93,6 +93,15 @@ def encode(dialect: Dialect, names: Sequence[str], values: Sequence[Value]) -> s
     if not fields and dialect is CSV:
         fields = '""'  # a line with nothing on it would be no record at all
     return f"{dialect.first}{fields}{dialect.last}"
+
+
+def array(lines: Iterable[str]) -> Iterator[str]:
+    """Yield one JSON array of records that were encoded as JSON Lines."""
+    before = "[\n"
+    for text in lines:
+        yield before + text.rstrip("\n")
+        before = ",\n"
+    yield "[]\n" if before == "[\n" else "\n]\n"
 
 
 class _Fragments(dict[int | None, str]):
@@ -175,7 +184,7 @@ def encode_all(dialect: Dialect, answer: Answer) -> Iterator[str]:  # noqa: C901
         (
             id_, parent, boot, pid, ppid, reaper, ns_pid, image, origin, sid, started, ended,
             packed, execs, kernel, threads, user, system, memory, read, write, minor, major,
-            voluntary, involuntary, after,
+            voluntary, involuntary, after, _order,
         ) = life  # fmt: skip
         start_text, end_text = str(started), str(ended)
         # One test after the other: building anything here would cost more than all of them.

@@ -84,12 +84,64 @@ def lives(rows: Iterable[Sequence[Any]], style: Style) -> Iterator[str]:
                 escape(command(line, comm, exe)),
             )
 
-    return _lay_out(DEFAULT, cells(), style, right=("DURATION", "PID"), colour_by="END")
+    return _lay_out(
+        DEFAULT,
+        cells(),
+        style,
+        right=("DURATION", "PID"),
+        colour_by="END",
+        dispensable=_DISPENSABLE,
+    )
 
 
-def any_columns(names: Sequence[str], rows: Iterable[Sequence[Any]], style: Style) -> Iterator[str]:
-    """Yield the lines of a table of any columns; NULL is an empty cell."""
-    numeric: set[str] = set()
+SNAPSHOT = ("user", "uid", "pid", "ppid", "tty", "started_at_ns", "command_line", "comm", "exe")
+"""Columns of ``processes`` that the table of ps is made of, in this order."""
+
+
+def snapshot(rows: Iterable[Sequence[Any]], style: Style) -> Iterator[str]:
+    """Yield the lines of ps for rows of ``SNAPSHOT``, as things were at ``style.now_ns``.
+
+    Source: man page ps(1), STANDARD FORMAT SPECIFIERS: start_time, etime, tname.
+    """
+    today = human.instant(style.now_ns, style.zone, "%Y-%m-%d")
+
+    def began(at: int | None) -> str:
+        day = human.instant(at, style.zone, "%Y-%m-%d")
+        form = "%H:%M" if day == today else "%b%d" if day[:4] == today[:4] else "%Y"
+        return human.instant(at, style.zone, form)
+
+    def cells() -> Iterator[tuple[str, ...]]:
+        for user, uid, pid, ppid, tty, started, line, comm, exe in rows:
+            yield (
+                escape(user if user is not None else "?" if uid is None else str(uid)),
+                str(pid),
+                "?" if ppid is None else str(ppid),
+                escape(tty.removeprefix("/dev/")) if tty else "?",
+                began(started),
+                "?" if started is None else human.elapsed(max(style.now_ns - started, 0)),
+                escape(command(line, comm, exe)),
+            )
+
+    names = ("USER", "PID", "PPID", "TTY", "START", "ELAPSED", "COMMAND")
+    right = ("PID", "PPID", "START", "ELAPSED")
+    dispensable = ("TTY", "PPID", "ELAPSED", "START", "USER", "PID")
+    return _lay_out(names, cells(), style, right=right, dispensable=dispensable)
+
+
+def any_columns(
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    style: Style,
+    *,
+    right: Sequence[str] = (),
+    dispensable: Sequence[str] = (),
+) -> Iterator[str]:
+    """Yield the lines of a table of any columns; NULL is an empty cell.
+
+    ``right`` are columns to align to the right, beside those of numbers;
+    ``dispensable`` those that go, in that order, when the terminal is narrow.
+    """
+    numeric: set[str] = set(right)
     iterator = iter(rows)
     sample = list(islice(iterator, _SAMPLE))
     for at, name in enumerate(names):
@@ -97,7 +149,9 @@ def any_columns(names: Sequence[str], rows: Iterable[Sequence[Any]], style: Styl
         if values and all(isinstance(value, int | float) for value in values):
             numeric.add(name)
     cells = (tuple(map(_cell, row)) for row in chain(sample, iterator))
-    return _lay_out(tuple(map(escape, names)), cells, style, right=tuple(numeric), colour_by=None)
+    return _lay_out(
+        tuple(map(escape, names)), cells, style, right=tuple(numeric), dispensable=dispensable
+    )
 
 
 def _cell(value: object) -> str:
@@ -108,20 +162,21 @@ def _cell(value: object) -> str:
     return escape(str(value))
 
 
-def _lay_out(
+def _lay_out(  # noqa: PLR0913 - what all tables differ in
     names: Sequence[str],
     cells: Iterator[tuple[str, ...]],
     style: Style,
     *,
     right: Sequence[str],
-    colour_by: str | None,
+    colour_by: str | None = None,
+    dispensable: Sequence[str] = (),
 ) -> Iterator[str]:
     sample = list(islice(cells, _SAMPLE))
     widths = [
         min(max(width(cell) for cell in column), _WIDEST)
         for column in zip(*sample, [name if style.header else "" for name in names], strict=True)
     ]
-    kept = _kept(names, widths, style.columns) if colour_by else list(range(len(names)))
+    kept = _kept(names, widths, style.columns, dispensable)
     if not kept:
         return
     room = _room(widths, kept, style.columns)
@@ -146,10 +201,12 @@ def _lay_out(
         yield (text if by is None else _coloured(text, _colour(row[by]), style)) + "\n"
 
 
-def _kept(names: Sequence[str], widths: Sequence[int], columns: int | None) -> list[int]:
+def _kept(
+    names: Sequence[str], widths: Sequence[int], columns: int | None, dispensable: Sequence[str]
+) -> list[int]:
     """Return the columns that fit beside a command of some use."""
     kept = list(range(len(names)))
-    for name in _DISPENSABLE:
+    for name in dispensable:
         room = _room(widths, kept, columns)
         if room is None or room >= _NARROWEST_COMMAND:
             break

@@ -260,7 +260,7 @@ PLANS: list[tuple[dict[str, Any], list[str]]] = [
 def test_lives_are_found_by_an_index(
     db: apsw.Connection, asked: dict[str, Any], indexes: list[str]
 ) -> None:
-    planned = plan(db, Question(now_ns=NOW, **asked), limited=True)
+    planned = plan(db, Question(now_ns=NOW, **asked))
     sql = f"EXPLAIN QUERY PLAN {planned.select('l.id AS id')} ORDER BY at DESC, id DESC LIMIT 100"
     steps = [str(row[3]) for row in db.execute(sql, dict(planned.values))]
     for index in indexes:
@@ -269,7 +269,7 @@ def test_lives_are_found_by_an_index(
 
 
 def test_the_newest_are_read_from_the_index_without_sorting(db: apsw.Connection) -> None:
-    planned = plan(db, Question(now_ns=NOW), limited=True)
+    planned = plan(db, Question(now_ns=NOW))
     sql = f"EXPLAIN QUERY PLAN {planned.select('l.id AS id')} ORDER BY at DESC, id DESC LIMIT 100"
     steps = [str(row[3]) for row in db.execute(sql, dict(planned.values))]
     # Only the few lives without a start are sorted; the walk through the others ends at the limit.

@@ -31,11 +31,16 @@ def test_a_secret_reaches_neither_the_database_nor_the_capture(
     capture = tmp_path / "all.capture"
     options = ("--redact-defaults", "--capture", capture, "--exec-source", source)
     with (
-        subprocess.Popen(["/bin/sleep", "30", "--", f"--password={secret}"]) as refused,
+        # One that the scan finds, and one that is seen from its beginning.
+        subprocess.Popen(
+            ["/bin/sh", "-c", "read line", "sh", f"--password={secret}"], stdin=subprocess.PIPE
+        ) as earlier,
         Recording(database, *options) as recording,
         History(database) as history,
     ):
-        refused.wait()
+        (found,) = history.ask("SELECT * FROM running WHERE pid = ?", earlier.pid)
+        assert "--password=[redacted]" in found["command_line"]
+        earlier.communicate(b"go on\n")
         since_ns = time.time_ns()
         with subprocess.Popen(["/bin/sh", "-c", "sleep 0.3", "sh", f"--token={secret}"]) as shell:
             life = history.life(shell.pid, since_ns, comm="sh", exec_count=1)
