@@ -12,7 +12,7 @@ from typing import NamedTuple
 from prochist.clock import NS_PER_SECOND, ClockReading, read_clock
 
 STEP_NS = NS_PER_SECOND // 100
-"""Smallest change of the wall clock, in ns, that is a step: slewing moves CLOCK_MONOTONIC as well."""
+"""Smallest change of the wall clock, in ns, that is a step: slewing moves CLOCK_MONOTONIC too."""
 
 SUSPEND_NS = NS_PER_SECOND // 10
 """Shortest suspend, in ns, that is told."""

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import apsw
 
@@ -381,7 +381,7 @@ class Recorder:
 
     # --- opening --------------------------------------------------------------
 
-    def __enter__(self) -> "Recorder":
+    def __enter__(self) -> Self:
         """Open database, sources and receiver, and start.
 
         Raises:
@@ -426,7 +426,7 @@ class Recorder:
         taken = self._stored.take_events()
         self._is_taken_over = taken is not None
         self._subscription = taken or connector.open_subscription(settings.receive_buffer_bytes)
-        undo.callback(lambda: self._subscription.socket.close())
+        undo.callback(lambda: self._subscription.socket.close())  # noqa: PLW0108  may be renewed
         self._heartbeat = Heartbeat()
         self._writer = Writer(self._db, self._host, self._now(), self._names.name_of)
         self._upkeep = self._make_upkeep()

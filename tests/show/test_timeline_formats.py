@@ -154,8 +154,10 @@ def test_timesketch_shortens_the_message_and_nothing_else(megabytes: list[Event]
 
 # --- ECS ---
 
-# Field names of Elastic Common Schema 8.12 that this format uses, all of which ECS 9.0 has.
-# Source: github.com/elastic/ecs, generated/csv/fields.csv; elastic.co/docs/reference/ecs.
+# Field names of the Elastic Common Schema that this format uses, each looked up in the published
+# list of 9.3.0-dev; the types below are expected for their category by the documentation.
+# Source: github.com/elastic/ecs, generated/csv/fields.csv at commit da93d4643355;
+# elastic.co/docs/reference/ecs/ecs-allowed-values-event-category.
 ECS_FIELDS = {
     *("@timestamp", "container.id", "ecs.version", "event.action", "event.category"),
     *("event.dataset", "event.duration", "event.end", "event.kind", "event.module"),
