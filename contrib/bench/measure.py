@@ -37,6 +37,8 @@ CPUS = sorted(os.sched_getaffinity(0))
 sys.path.append(str(CHECKOUT / "tests" / "capture"))
 try:
     import apsw
+    from tiny_elf import write_tiny_elf
+
     from prochist import __version__
     from prochist.capture.channel import STAGED_MESSAGES
     from prochist.capture.connector import (
@@ -50,7 +52,6 @@ try:
         read_drops,
     )
     from prochist.capture.receiver import prefer_real_time
-    from tiny_elf import write_tiny_elf
 except ImportError as error:
     sys.exit(
         f"Error: {error}\nHint: run it with an environment that has prochist, such as the one that"

@@ -1,18 +1,20 @@
 """``prochist query --follow``: changes as they are recorded, for eyes and for shippers.
 
 A cursor file holds the number of the newest commit whose changes were written out. It
-is replaced, never rewritten in place, and only after stdout was flushed: whatever a shipper
-has read is behind the cursor, and a change is given twice only if this process is killed
-between the two.
+is replaced, never rewritten in place, and only after stdout was flushed. SIGINT and
+SIGTERM wait until both are done (a second one does not), so that whoever goes on with that file is
+given each change once. Only SIGKILL or a power cut between the two gives some of them again.
 """
 
 import os
 import select
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, NamedTuple, Self
 
 from prochist.ask.completeness import Gap
 from prochist.ask.follow import Changes
@@ -66,38 +68,93 @@ def write_cursor(file: Path, cursor: int) -> None:
         raise ProchistError(message, hint="name one in a directory of your own") from error
 
 
+class Patience:
+    """Lets the first SIGINT or SIGTERM wait until it is asked for; a second one ends at once.
+
+    Only where ``holds``: without a cursor there is nothing that must be finished.
+    """
+
+    def __init__(self, *, holds: bool) -> None:
+        self._numbers = (signal.SIGINT, signal.SIGTERM) if holds else ()
+        self._before: dict[int, Any] = {}
+        self.received: int | None = None
+
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def is_over(self) -> bool:
+        """Say whether SIGTERM came.
+
+        Raises:
+            KeyboardInterrupt: SIGINT came.
+        """
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        return self.received is not None
+
+    def __enter__(self) -> Self:
+        for number in self._numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and `&` leave it
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class Target(NamedTuple):
+    """Where changes go, and what must not happen to where they come from."""
+
+    show: Callable[[Sequence[tuple[Any, ...]]], None]
+    cursor_file: Path | None
+    database: Path
+
+
 def follow(
-    changes: Changes,
-    show: Callable[[Sequence[tuple[Any, ...]]], None],
-    now_ns: Callable[[], EpochNs],
-    cursor_file: Path | None,
+    changes: Changes, target: Target, now_ns: Callable[[], EpochNs], patience: Patience
 ) -> None:
-    """Show changes until nobody reads any more; returns when stdout is closed."""
+    """Show changes until nobody reads any more, or SIGTERM.
+
+    Raises:
+        KeyboardInterrupt: SIGINT.
+        ProchistError: the database was removed or replaced, or the cursor cannot be written.
+    """
+    file = _identity(target.database)
     listener = select.poll()
     listener.register(1, 0)  # errors and hang-ups only: a reader that is gone
-    while True:
+    while not patience.is_over():
         if changes.is_news():
-            _show_all(changes, show, now_ns, cursor_file)
+            _show_all(changes, target, now_ns, patience)
         if _is_closed(listener, POLL_S):
             return
+        if _identity(target.database) != file:  # nobody will ever write to what we have open
+            message = f"{target.database} was removed or replaced"
+            raise ProchistError(message, hint="follow again, without the old cursor file")
+
+
+def _identity(database: Path) -> tuple[int, int] | None:
+    try:
+        status = database.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _show_all(
-    changes: Changes,
-    show: Callable[[Sequence[tuple[Any, ...]]], None],
-    now_ns: Callable[[], EpochNs],
-    cursor_file: Path | None,
+    changes: Changes, target: Target, now_ns: Callable[[], EpochNs], patience: Patience
 ) -> None:
-    before = changes.cursor
-    while (rows := changes.take(now_ns())) is not None:
+    """Show all that has changed; the cursor follows what was shown, one step behind another."""
+    written = changes.cursor
+    while patience.received is None and (rows := changes.take(now_ns())) is not None:
         if rows:
-            show(rows)
+            target.show(rows)
             sys.stdout.flush()
-            if cursor_file is not None:
-                write_cursor(cursor_file, changes.cursor)
-                before = changes.cursor
-    if cursor_file is not None and changes.cursor != before:
-        write_cursor(cursor_file, changes.cursor)
+        if target.cursor_file is not None and changes.cursor != written:
+            write_cursor(target.cursor_file, changes.cursor)
+            written = changes.cursor
     for gap in changes.gaps():
         say(_gap_line(gap))
 

@@ -28,7 +28,7 @@ def prune(
     """Remove lives that ended long ago, and give the space back.
 
     What runs, and all its ancestors, stays, and so does everything that ended in
-    the last 10 seconds. A recorder with the same limits does this by itself; this may run
+    the last 3 seconds. A recorder with the same limits does this by itself; this may run
     beside it, in small steps.
 
     Exit status: 0 lives were (would be) removed, 1 there are none to remove.

@@ -120,7 +120,7 @@ def _follow(times: Times, fields: tuple[str, ...] | None, options: dict[str, Any
         UsageError: an option that makes no sense without an end.
     """
     from prochist.ask.follow import Changes, newest_commit
-    from prochist.cli.follow import follow, read_cursor, write_cursor
+    from prochist.cli.follow import Patience, Target, follow, read_cursor, write_cursor
 
     if not options["follows"]:
         message = "--cursor-file needs --follow"
@@ -145,6 +145,7 @@ def _follow(times: Times, fields: tuple[str, ...] | None, options: dict[str, Any
     with (
         closing(open_history(options["path"])) as db,
         screen(None, for_people=form in ("table", "long"), paged=False),
+        Patience(holds=file is not None) as patience,
     ):
         cursor = None if file is None else read_cursor(file)
         question = make_question(db, times, options)
@@ -158,7 +159,8 @@ def _follow(times: Times, fields: tuple[str, ...] | None, options: dict[str, Any
                 write_cursor(file, cursor)
         changes = Changes(db, question, cursor)
         db.execute("COMMIT")
-        follow(changes, show, lambda: Times(times.zone).now_ns, file)
+        target = Target(show, file, options["path"])
+        follow(changes, target, lambda: Times(times.zone).now_ns, patience)
     return 0
 
 

@@ -61,6 +61,7 @@ class Upkeep:
         self._rest_until = 0.0
         self._has_more = False
         self._gave_up = 0
+        self._failing: str | None = None
 
     def may_write(self, pending: int) -> bool:
         """Return whether a commit is in order now, as far as the log is concerned."""
@@ -89,9 +90,13 @@ class Upkeep:
         try:
             self._has_more = self._pruner.step(now_ns, seconds=seconds, at_least=AHEAD * written)
         except apsw.Error as error:
-            self._say(f"cannot remove old lives now: {translate(error, self._path).message}")
+            message = translate(error, self._path).message
+            if message != self._failing:  # said once, however long it lasts
+                self._failing = message
+                self._say(f"cannot remove old lives now: {message}")
             self._rest_until = time.monotonic() + RETRY_S
             return
+        self._failing = None
         self._lives_seen = lives_written
         self._rest_until = 0.0 if self._has_more else now + REST_S
 

@@ -18,7 +18,7 @@ import apsw
 from prochist.clock import NS_PER_SECOND, EpochNs
 from prochist.store.dictionaries import Sweep
 
-SETTLE_NS = 10 * NS_PER_SECOND
+SETTLE_NS = 3 * NS_PER_SECOND
 """Lives that ended later than this before now stay: something may still be said of them."""
 
 LEAST_BYTES = 32 * 1024 * 1024
@@ -38,7 +38,10 @@ ROWS_A_CHUNK = 2_000
 PAGES_A_CHUNK = 64
 
 ANCESTORS_S = 10.0
-"""How often to find out which lives are ancestors of living ones."""
+"""How often to find out which lives are ancestors of living ones, ..."""
+
+ANCESTORS_FULL_S = 1.0
+"""... and how often while the history is too large and nothing else can go."""
 
 SWEEP_SHARE = 4
 """A sweep of the dictionaries follows when one of so many lives was removed, ..."""
@@ -193,11 +196,13 @@ class Pruner:
     def _remove(self, now_ns: EpochNs) -> bool:
         """Remove one chunk of lives; return whether there may be more."""
         cutoff = self._cutoff(now_ns)
-        if self._excess_pages() > 0:
+        is_full = self._excess_pages() > 0
+        if is_full:
             cutoff = now_ns - SETTLE_NS
         if not cutoff:
             return False
-        if time.monotonic() >= self._fresh_until:
+        early = is_full and self._after >= self._settled_at_ns
+        if time.monotonic() >= self._fresh_until - early * (ANCESTORS_S - ANCESTORS_FULL_S):
             self._find_ancestors(now_ns)
         cutoff = min(cutoff, self._settled_at_ns)
         if cutoff <= self._after:

@@ -145,3 +145,11 @@ def test_a_cursor_that_cannot_be_written_is_told_at_once(
     done = run(recorder.builder.path, "query", "-f", "--cursor-file", str(cursor))
     assert done.returncode == 3
     assert done.stderr.startswith(f"Error: cannot write the cursor file {cursor}: No such file")
+
+
+def test_a_history_that_is_removed_ends_it(recorder: Recorder, following: Following) -> None:
+    assert following.pids(10) == list(range(11, 21))
+    recorder.builder.path.unlink()
+    assert following.process.wait(timeout=30) == 3
+    assert following.process.stderr is not None
+    assert "was removed or replaced\nHint: " in following.process.stderr.read()
