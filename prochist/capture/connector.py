@@ -358,8 +358,8 @@ class SlotReceiver:
     another process, what was received survives a receiver that is killed
     before it could pass it on.
 
-    recvmmsg(2) by ctypes costs 2.1 us for one datagram but 0.8 us each for
-    many, socket.recv() 1.2 us each (``contrib/bench/receive``).
+    recvmmsg(2) by ctypes costs 2.0 us for one datagram but 0.7 us each for
+    many, socket.recv() 0.9 us each (``contrib/bench/receive``).
 
     Source: man page recvmmsg(2); struct mmsghdr in include/linux/socket.h.
     """

@@ -62,7 +62,7 @@ IDLE_MS = 500
 STALL_S = 0.005
 """How long to wait for room in the channel before looking again."""
 
-GATHER_S = 0.005
+GATHER_S = 0.02
 """Rest between two rounds while events keep coming and nothing of them can vanish."""
 
 BUSY_NS = 1_000_000
