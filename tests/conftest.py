@@ -8,6 +8,7 @@ import errno
 import functools
 import os
 import secrets
+import signal
 import socket
 import struct
 import time
@@ -25,6 +26,12 @@ ACK_WITHIN_SECONDS = 1.0
 hypothesis.settings.register_profile("developer", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "developer")
+
+
+# A shell starts what it puts in the background with SIGINT ignored, and children inherit that:
+# the tests that interrupt a command would wait for ever.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
