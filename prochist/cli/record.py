@@ -101,7 +101,8 @@ def record(  # noqa: PLR0913, PLR0917  one for each option
     Runs in the foreground. On a stop, everything received is committed first.
     """
     from prochist.service.notify import Notifier
-    from prochist.service.recorder import Recorder, Settings
+    from prochist.service.recorder import Recorder
+    from prochist.service.settings import Settings
 
     settings = Settings(
         database=database or default_path(os.environ),

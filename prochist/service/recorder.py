@@ -8,18 +8,15 @@ It owns no rule about lifetimes (``history``) and no SQL (``store``).
 """
 
 import contextlib
-import fcntl
 import json
 import math
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Self
 
@@ -28,19 +25,16 @@ import apsw
 from prochist import __version__
 from prochist.capture import connector, privileges, procfs, taskstats
 from prochist.capture.channel import (
-    DEFAULT_CAPACITY,
     ChannelReader,
     Scheduling,
     Word,
     create_channel,
 )
-from prochist.capture.connector import Message
 from prochist.capture.execprobe import ExecProbe, open_exec_probe
 from prochist.capture.observation import (
     MAGIC,
     Clock,
     Counters,
-    Host,
     Messages,
     Record,
     Restarted,
@@ -50,17 +44,20 @@ from prochist.capture.observation import (
     encode,
     whole_record,
 )
-from prochist.clock import NS_PER_SECOND, ClockReading, EpochNs, MonotonicNs, read_clock
+from prochist.clock import NS_PER_SECOND, EpochNs, MonotonicNs, read_clock
 from prochist.errors import ProchistError
 from prochist.history.loss import SequenceGaps
 from prochist.history.tracker import Tracker
 from prochist.service import fdstore
 from prochist.service.clockwatch import ClockWatch
 from prochist.service.heartbeat import Heartbeat
+from prochist.service.host import read_host
+from prochist.service.lock import DatabaseLock
 from prochist.service.metrics import read_sizes, render_metrics, write_metrics
 from prochist.service.names import user_names
 from prochist.service.notify import Notifier
-from prochist.service.redaction import Redaction
+from prochist.service.settings import HANG_S, Settings, Summary
+from prochist.service.sink import COMMIT_ROWS, Sink
 from prochist.service.upkeep import Upkeep
 from prochist.store.database import open_writer, translate
 from prochist.store.retention import Limits
@@ -68,10 +65,8 @@ from prochist.store.writer import (
     BLIND,
     CLOCK_STEP,
     DOWN,
-    OVERRUN,
     SUSPEND,
     Gap,
-    Progress,
     Writer,
 )
 
@@ -91,12 +86,6 @@ the kernel, where what does not fit is counted."""
 
 FULL_S = 0.05
 """How long to rest when no more rows may be kept in memory."""
-
-COMMIT_ROWS = 5_000
-"""Rows after which a batch is committed although more waits."""
-
-HANG_S = 1.0
-"""Time without a heartbeat after which the receiver is replaced."""
 
 SCAN_HANG_S = 3.0
 """Time without progress after which the scanner is replaced."""
@@ -138,212 +127,7 @@ EXEC_RING_BYTES = 4 * 1024 * 1024
 TASKS_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What the user asked for."""
-
-    database: Path
-    flush_interval_s: float = 0.25
-    receive_buffer_bytes: int = 64 * 1024 * 1024
-    exec_source: str = "auto"
-    """``bpf`` insists on the exec probe, ``proc`` never tries it, ``auto`` takes what there is."""
-    accounting: bool = True
-    """Record what each life cost, if the kernel tells; False never asks it."""
-    capture: Path | None = None
-    hang_s: float = HANG_S
-    """Replace a receiver that is silent for so long; 0 never."""
-    simulate_loss: int = 0
-    """Events to drop on purpose, once, to see that loss is told."""
-    simulate_silence: bool = False
-    """Drop all events on purpose until the subscription is renewed."""
-    keep_ns: int | None = None
-    """Age above which lives that ended are removed; None never."""
-    max_size_bytes: int | None = None
-    """Size of the database above which the oldest lives are removed; None never."""
-    redaction: Redaction | None = None
-    metrics_file: Path | None = None
-    proc: str = "/proc"
-    channel_bytes: int = DEFAULT_CAPACITY
-
-
-@dataclass
-class Summary:
-    """What was recorded."""
-
-    lives: int = 0
-    execs: int = 0
-    execs_described: int = 0
-    events: int = 0
-    lost: int = 0
-    unwritten: int = 0
-    duration_s: float = 0.0
-    gaps: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
 Say = Callable[[str], None]
-
-
-def read_host(clock: ClockReading, *, proc: str = "/proc") -> Host:
-    """Read which machine and boot this is."""
-
-    def read(path: str) -> str:
-        with contextlib.suppress(OSError):
-            return Path(path).read_text(encoding="utf-8", errors="replace").strip()
-        return ""
-
-    return Host(
-        boot_id=read(f"{proc}/sys/kernel/random/boot_id"),
-        host=os.fsencode(socket.gethostname()).decode("utf-8", "backslashreplace"),
-        machine_id=read("/etc/machine-id"),
-        kernel=os.uname().release,
-        booted_at_ns=EpochNs(clock.epoch_offset_ns - clock.boot_offset_ns),
-    )
-
-
-class DatabaseLock:
-    """The lock that one recorder holds per database, on a file beside it."""
-
-    def __init__(self, path: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            ProchistError: another recorder has it, or it cannot be made.
-
-        """
-        lock = f"{path}.lock"
-        try:
-            fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
-        except OSError as error:
-            message = f"cannot lock {path}: {error.strerror}"
-            raise ProchistError(message, hint=f"check the permissions of {path.parent}") from error
-        self._fd = fd
-        self._path = lock
-        for _ in range(10):  # someone who asks for the status holds it for an instant
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                time.sleep(0.02)
-                continue
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-            return
-        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-        os.close(fd)
-        message = f"another recorder (pid {holder}) is recording into {path}"
-        raise ProchistError(message, hint="stop it, or record elsewhere with --db")
-
-    def is_in_place(self) -> bool:
-        """Return whether the file that we have locked is the one that others would lock."""
-        try:
-            return os.path.samestat(os.fstat(self._fd), Path(self._path).lstat())
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Give the lock back."""
-        os.close(self._fd)
-
-
-class Sink:
-    """Takes records, in order: feeds tracker, loss accounting and writer, and commits.
-
-    The one path of live events and of a replay.
-    """
-
-    def __init__(self, writer: Writer, tracker: Tracker, losses: SequenceGaps) -> None:
-        self.writer = writer
-        self.tracker = tracker
-        self.losses = losses
-        self.newest_ns = MonotonicNs(0)
-        """Timestamp of the newest event."""
-        self.facts: dict[str, object] = {}
-        self.heartbeat: Heartbeat | None = None
-        self.down_lost = 0
-        """Events that the sequence numbers show as missed before the first of this recording."""
-        self.lost_since_scan = False
-        self.other_lost = 0
-        """Records of the other sources that were lost."""
-        self.gaps = 0
-        self.drop_next = 0
-        """Events to drop on purpose."""
-        self.is_silenced = False
-        self._counters: Counters | None = None
-
-    def feed(self, record: Record) -> None:
-        """Apply one record."""
-        match record:
-            case Messages(messages):
-                if self.drop_next or self.is_silenced:
-                    record = self._drop(messages)
-                    messages = record.messages
-                if not messages:
-                    return
-                self._account(messages)
-                self.newest_ns = max(self.newest_ns, messages[-1].timestamp_ns)
-                if self.heartbeat is not None:
-                    self.heartbeat.look_for(messages)
-            case Counters():
-                self._count(record)
-        self.writer.add(self.tracker.feed(record))
-
-    def _drop(self, messages: list[Message]) -> Messages:
-        if self.is_silenced:
-            return Messages([])
-        kept = messages[self.drop_next :]
-        self.drop_next -= len(messages) - len(kept)
-        return Messages(kept)
-
-    def _account(self, messages: list[Message]) -> None:
-        missing = self.losses.feed(messages)
-        if not missing:
-            return
-        overrun = [m for m in missing if m.after_ns is not None]
-        self.down_lost += sum(m.lost for m in missing if m.after_ns is None)
-        if overrun:
-            since = min(m.after_ns for m in overrun if m.after_ns is not None)
-            until = max(m.before_ns for m in overrun)
-            lost = sum(m.lost for m in overrun)
-            self.tracker.missed(since, until)
-            self.lost_since_scan = True
-            self.add_gap(OVERRUN, since, until, lost, "proc connector")
-
-    def _count(self, counters: Counters) -> None:
-        """Turn what the other sources dropped since the last counters into gaps."""
-        before = self._counters
-        self._counters = counters
-        if before is None:
-            return
-        tasks = (counters.taskstats_drops - before.taskstats_drops) & 0xFFFFFFFF
-        if tasks:
-            self.tracker.missed_tasks(counters.at_ns)
-            self.add_gap(OVERRUN, before.at_ns, counters.at_ns, tasks, "taskstats")
-            self.other_lost += tasks
-        probes = max(0, counters.probe_losses - before.probe_losses)
-        if probes:
-            self.add_gap(OVERRUN, before.at_ns, counters.at_ns, probes, "exec probe")
-            self.other_lost += probes
-
-    def add_gap(
-        self, kind: int, since: MonotonicNs, until: MonotonicNs, lost: int | None, detail: str
-    ) -> None:
-        """Record a gap between two instants of CLOCK_MONOTONIC."""
-        epoch = self.tracker.epoch
-        self.writer.add_gap(Gap(epoch(since), max(epoch(since), epoch(until)), kind, lost, detail))
-        self.gaps += 1
-
-    def commit(self, clock: ClockReading, at: MonotonicNs) -> int:
-        """Write what was gathered; events are complete until ``at``. Return how many lives.
-
-        Raises:
-            apsw.Error: nothing was written; all is kept.
-
-        """
-        progress = Progress(
-            clock.epoch(at), at, self.losses.received, self.losses.missing, self.facts,
-            self.losses.newest,
-        )  # fmt: skip
-        return self.writer.commit(self.tracker.next_id, progress)
 
 
 class Recorder:
@@ -1240,4 +1024,4 @@ def _open_capture(path: Path) -> BinaryIO:
     return file
 
 
-__all__ = ["DatabaseLock", "Recorder", "Settings", "Sink", "Summary", "read_host"]
+__all__ = ["Recorder"]

@@ -22,8 +22,10 @@ from prochist.clock import ClockReading, EpochNs, MonotonicNs
 from prochist.errors import ProchistError
 from prochist.history.loss import SequenceGaps
 from prochist.history.tracker import Tracker
+from prochist.service.lock import DatabaseLock
 from prochist.service.names import Names, user_names
-from prochist.service.recorder import COMMIT_ROWS, DatabaseLock, Sink, Summary
+from prochist.service.settings import Summary
+from prochist.service.sink import COMMIT_ROWS, Sink
 from prochist.store.database import open_writer, translate
 from prochist.store.writer import Writer
 

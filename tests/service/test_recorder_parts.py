@@ -19,8 +19,10 @@ from prochist.clock import ClockReading, EpochNs, MonotonicNs
 from prochist.errors import ProchistError
 from prochist.history.loss import SequenceGaps
 from prochist.history.tracker import Tracker
+from prochist.service.host import read_host
+from prochist.service.lock import DatabaseLock
 from prochist.service.notify import Notifier
-from prochist.service.recorder import DatabaseLock, Sink, read_host
+from prochist.service.sink import Sink
 from prochist.store.database import open_writer, recorder_pid
 from prochist.store.writer import Writer
 
@@ -117,7 +119,7 @@ def test_losses_of_the_other_sources_are_gaps_from_count_to_count(db: apsw.Conne
 HOLDER = """
 import sys
 from pathlib import Path
-from prochist.service.recorder import DatabaseLock
+from prochist.service.lock import DatabaseLock
 lock = DatabaseLock(Path(sys.argv[1]))
 print("locked", flush=True)
 sys.stdin.read()

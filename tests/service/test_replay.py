@@ -27,8 +27,8 @@ from prochist.capture.observation import (
 )
 from prochist.clock import ClockReading, EpochNs, MonotonicNs
 from prochist.errors import ProchistError
-from prochist.service.recorder import Summary
 from prochist.service.replay import replay_capture
+from prochist.service.settings import Summary
 from prochist.store.database import open_reader
 
 DATA = Path(__file__).parent.parent / "data"
@@ -334,7 +334,7 @@ def test_captures_of_several_boots_share_a_database(tmp_path: Path) -> None:
 
 
 def test_a_replay_does_not_write_beside_a_recorder(tmp_path: Path) -> None:
-    from prochist.service.recorder import DatabaseLock
+    from prochist.service.lock import DatabaseLock
 
     capture = write_capture(tmp_path / "c", *SMALL)
     lock = DatabaseLock(tmp_path / "h.db")
