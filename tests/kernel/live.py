@@ -29,7 +29,7 @@ Row = dict[str, Any]
 
 _LIVES = """
     SELECT * FROM processes AS p
-    WHERE pid = ?1 AND started_at_ns >= ?2 AND ?3 IN (
+    WHERE pid = ? AND started_at_ns >= ? AND ? IN (
         ppid,
         (SELECT ppid FROM processes WHERE id = p.parent_id),
         (SELECT g.ppid FROM processes AS q JOIN processes AS g ON g.id = q.parent_id
