@@ -23,6 +23,7 @@ _prochist() {
         record:--redact) return ;;
         record:--metrics-file) words=; COMPREPLY=($(compgen -f -- "$word")); return ;;
         replay:--db) words=; COMPREPLY=($(compgen -f -- "$word")); return ;;
+        replay:--redact) return ;;
         doctor:--db) words=; COMPREPLY=($(compgen -f -- "$word")); return ;;
         doctor:-o|doctor:--output) words='text json' ;;
         query:--db) words=; COMPREPLY=($(compgen -f -- "$word")); return ;;
@@ -186,7 +187,7 @@ _prochist() {
         [[ $word == -* ]] || { COMPREPLY=($(compgen -f -- "$word")); return; }
         case "$command" in
             record) words='--db --flush-interval --exec-source --receive-buffer --no-accounting --capture --hang-timeout --simulate-loss --simulate-silence --config --keep --max-size --redact --redact-defaults --metrics-file -h --help' ;;
-            replay) words='--db -h --help' ;;
+            replay) words='--db --redact --redact-defaults -h --help' ;;
             doctor) words='--db -o --output -h --help' ;;
             query) words='--db -S --since -U --until --exited-since --exited-until --started-since --started-until --alive-at -b --boot --running --exited --failed --kernel-threads -p --pid --ppid --id -c --comm -x --exe -g --grep --user --login-user -u --unit --container --tty --session --exit --signal --descendants-of --ancestors-of --min-duration --max-duration -n --limit -r --reverse --sort --fields -o --output -f --follow --cursor-file --count --utc --no-pager --no-header --require-complete -h --help' ;;
             ps) words='--db --at --user --kernel-threads --fields --sort -o --output --no-header --utc --no-pager -h --help' ;;

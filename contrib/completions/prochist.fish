@@ -20,6 +20,8 @@ complete -c prochist -n '__fish_seen_subcommand_from record' -l metrics-file -r 
 complete -c prochist -n __fish_use_subcommand -a replay -d 'Feed a capture made by `prochist record --capture` through the same path'
 complete -c prochist -n '__fish_seen_subcommand_from replay' -F
 complete -c prochist -n '__fish_seen_subcommand_from replay' -l db -r -F -d 'Database to record into'
+complete -c prochist -n '__fish_seen_subcommand_from replay' -l redact -r -d 'Overwrite what matches in command lines before anything is written; of a match with groups, only these'
+complete -c prochist -n '__fish_seen_subcommand_from replay' -l redact-defaults -d 'Overwrite the usual secrets as well: --password=…, tokens, credentials in URLs.'
 complete -c prochist -n __fish_use_subcommand -a doctor -d 'Say what this host allows and what is missing, line by line, with the remedy'
 complete -c prochist -n '__fish_seen_subcommand_from doctor' -l db -r -F -d 'The database'
 complete -c prochist -n '__fish_seen_subcommand_from doctor' -s o -l output -r -xa 'text json' -d 'The form of the output.'

@@ -158,6 +158,37 @@ def limit_options(command: _F) -> _F:
     return age(size(command))
 
 
+def redaction_options(command: _F) -> Callable[..., Any]:
+    """Add what is overwritten in command lines: the argument ``redaction``, None for nothing."""
+
+    @functools.wraps(command)
+    def called(
+        *arguments: Any,  # noqa: ANN401  passed on as it is
+        redact: tuple[str, ...],
+        redact_defaults: bool,
+        **more: Any,  # noqa: ANN401  passed on as it is
+    ) -> Any:  # noqa: ANN401  passed on as it is
+        from prochist.service.redaction import Redaction
+
+        redaction = Redaction(redact, defaults=redact_defaults)
+        return command(*arguments, redaction=redaction or None, **more)
+
+    expressions = click.option(
+        "--redact",
+        multiple=True,
+        metavar="REGEX",
+        help="Overwrite what matches in command lines before anything is written; of a"
+        " match with groups, only these. Arguments are joined by blanks. Repeatable.",
+    )
+    defaults = click.option(
+        "--redact-defaults",
+        is_flag=True,
+        help="Overwrite the usual secrets as well: --password=…, tokens, credentials in URLs.",
+    )
+    wrapped: Callable[..., Any] = expressions(defaults(called))
+    return wrapped
+
+
 def recording_options(command: _F) -> Callable[..., Any]:
     """Add what bounds and shields to ``record``: the argument ``bounds``, settings by name."""
 
@@ -166,20 +197,16 @@ def recording_options(command: _F) -> Callable[..., Any]:
         *arguments: Any,  # noqa: ANN401  passed on as it is
         keep: int | None,
         max_size: int | None,
-        redact: tuple[str, ...],
-        redact_defaults: bool,
+        redaction: object,
         metrics_file: Path | None,
         **more: Any,  # noqa: ANN401  passed on as it is
     ) -> Any:  # noqa: ANN401  passed on as it is
-        from prochist.service.redaction import Redaction
-
         if max_size is not None and max_size < LEAST_SIZE:
             raise UsageError("--max-size is too small", hint="at least 32M")
-        redaction = Redaction(redact, defaults=redact_defaults)
         bounds = {
             "keep_ns": keep,
             "max_size_bytes": max_size,
-            "redaction": redaction or None,
+            "redaction": redaction,
             "metrics_file": metrics_file,
         }
         return command(*arguments, bounds=bounds, **more)
@@ -187,18 +214,7 @@ def recording_options(command: _F) -> Callable[..., Any]:
     options = (
         config_option,
         limit_options,
-        click.option(
-            "--redact",
-            multiple=True,
-            metavar="REGEX",
-            help="Overwrite what matches in command lines before anything is written; of a"
-            " match with groups, only these. Arguments are joined by blanks. Repeatable.",
-        ),
-        click.option(
-            "--redact-defaults",
-            is_flag=True,
-            help="Overwrite the usual secrets as well: --password=…, tokens, credentials in URLs.",
-        ),
+        redaction_options,
         click.option(
             "--metrics-file",
             type=click.Path(path_type=Path, dir_okay=False),
@@ -221,4 +237,5 @@ __all__ = [
     "limit_options",
     "read_configuration",
     "recording_options",
+    "redaction_options",
 ]

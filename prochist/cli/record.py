@@ -4,12 +4,15 @@ import contextlib
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from prochist.cli.bounds import Size, recording_options
+from prochist.cli.bounds import Size, recording_options, redaction_options
 from prochist.store.database import default_path
+
+if TYPE_CHECKING:
+    from prochist.service.redaction import Redaction
 
 
 def _say(line: str) -> None:
@@ -133,7 +136,8 @@ def record(  # noqa: PLR0913, PLR0917  one for each option
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @_database
-def replay(file: Path, database: Path | None) -> None:
+@redaction_options
+def replay(file: Path, database: Path | None, redaction: "Redaction | None") -> None:
     """Feed a capture made by `prochist record --capture` through the same path.
 
     FILE may be cut anywhere: what is whole is replayed, and stderr says where
@@ -141,7 +145,7 @@ def replay(file: Path, database: Path | None) -> None:
     """
     from prochist.service.replay import replay_capture
 
-    summary = replay_capture(file, database or default_path(os.environ))
+    summary = replay_capture(file, database or default_path(os.environ), redaction)
     _say(
         f"replayed {summary.events} events: {summary.lives} lifetimes, {summary.execs} execs"
         + "".join(f"; {note}" for note in summary.notes)

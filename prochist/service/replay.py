@@ -1,5 +1,6 @@
 """Replay: a capture file through the same path as live events."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,12 +19,13 @@ from prochist.capture.observation import (
     decode_records,
     whole_record,
 )
-from prochist.clock import ClockReading, EpochNs, MonotonicNs
+from prochist.clock import ClockReading, MonotonicNs
 from prochist.errors import ProchistError
 from prochist.history.loss import SequenceGaps
 from prochist.history.tracker import Tracker
 from prochist.service.lock import DatabaseLock
 from prochist.service.names import Names, user_names
+from prochist.service.redaction import Redaction
 from prochist.service.settings import Summary
 from prochist.service.sink import COMMIT_ROWS, Sink
 from prochist.store.database import open_writer, translate
@@ -32,8 +34,10 @@ from prochist.store.writer import Writer
 READ_BYTES = 1024 * 1024
 
 
-def replay_capture(path: Path, database: Path) -> Summary:
+def replay_capture(path: Path, database: Path, redaction: Redaction | None = None) -> Summary:
     """Feed a capture into a database and return what it held.
+
+    ``redaction`` overwrites what is secret in command lines before it is written.
 
     A capture that is cut or damaged is replayed up to there, and a note in the
     summary says where.
@@ -62,7 +66,7 @@ def replay_capture(path: Path, database: Path) -> Summary:
         try:
             lock = DatabaseLock(database)
             try:
-                return _replay(file, path, db)
+                return _replay(file, path, db, redaction)
             finally:
                 lock.close()
         except apsw.Error as error:
@@ -74,9 +78,11 @@ def replay_capture(path: Path, database: Path) -> Summary:
             db.close()
 
 
-def _replay(file: BinaryIO, path: Path, db: apsw.Connection) -> Summary:
+def _replay(
+    file: BinaryIO, path: Path, db: apsw.Connection, redaction: Redaction | None
+) -> Summary:
     with user_names() as names:
-        replay = _Replay(db, path, names)
+        replay = _Replay(db, path, names, redaction)
         notes = replay.feed_all(file)
         summary = replay.finish()
     summary.notes += notes
@@ -86,10 +92,13 @@ def _replay(file: BinaryIO, path: Path, db: apsw.Connection) -> Summary:
 class _Replay:
     """One capture on its way into a database that the caller opened."""
 
-    def __init__(self, db: apsw.Connection, path: Path, names: Names) -> None:
+    def __init__(
+        self, db: apsw.Connection, path: Path, names: Names, redaction: Redaction | None
+    ) -> None:
         self._db = db
         self._path = path
         self._names = names
+        self._redaction = redaction
         self._host: Host | None = None
         self._sink: Sink | None = None
         self._last = MonotonicNs(0)
@@ -117,16 +126,16 @@ class _Replay:
         return []
 
     def _feed(self, record: Record) -> None:
+        if self._redaction is not None:
+            record = self._redaction.apply(record)
         match record:
             case Host():
                 self._host = record
             case Clock(reading) if self._sink is None and self._host is not None:
                 self._sink = self._begin(self._host, reading)
                 self._last = reading.monotonic_ns
-            case Counters(at_ns=at) | Scanned(ended_ns=at):
-                self._last = max(self._last, at)
-            case Messages(messages) if messages:
-                self._last = max(self._last, messages[-1].timestamp_ns)
+            case _:
+                self._last = max(self._last, _instant(record))
         if self._sink is not None:
             self._sink.feed(record)
             if self._sink.writer.pending >= COMMIT_ROWS:
@@ -135,12 +144,29 @@ class _Replay:
     def _begin(self, host: Host, reading: ClockReading) -> Sink:
         now = reading.epoch(reading.monotonic_ns)
         writer = Writer(self._db, host, now, self._names.name_of)
-        _refuse_second(self._db, writer.boot, now, self._path)
+        self._refuse_second(writer.boot, reading)
         tracker = Tracker(reading, next_id=writer.next_id)
         sink = Sink(writer, tracker, SequenceGaps())
         sink.facts = {"sources": {"capture": self._path.name}}
         writer.begin(0, __version__, now, reading.monotonic_ns)
         return sink
+
+    def _refuse_second(self, boot: int, began: ClockReading) -> None:
+        """Refuse a capture of a time that the database already has.
+
+        Raises:
+            ProchistError: it has.
+
+        """
+        began_ns = began.epoch(began.monotonic_ns)
+        newer = self._db.execute(
+            "SELECT min(started_at_ns) FROM recording WHERE boot = ? AND committed_at_ns > ?",
+            (boot, began_ns),
+        ).get
+        if newer is None or (newer > began_ns and newer >= began.epoch(_last_instant(self._path))):
+            return
+        message = f"the database already has a recording of the time of {self._path.name}"
+        raise ProchistError(message, hint="replay it into a new database: --db NEW.db")
 
     def finish(self) -> Summary:
         """Commit the rest and return what there was.
@@ -165,17 +191,28 @@ class _Replay:
         )
 
 
-def _refuse_second(db: apsw.Connection, boot: int, began: EpochNs, path: Path) -> None:
-    """Refuse a capture of a time that the database already has.
+def _instant(record: Record) -> MonotonicNs:
+    """Return the newest time that a record speaks of; 0 when it speaks of none."""
+    match record:
+        case Counters(at_ns=at) | Scanned(ended_ns=at):
+            return at
+        case Messages(messages) if messages:
+            return messages[-1].timestamp_ns
+    return MonotonicNs(0)
 
-    Raises:
-        ProchistError: it has.
 
-    """
-    row = db.execute(
-        "SELECT 1 FROM recording WHERE boot = ? AND started_at_ns <= ? AND committed_at_ns > ?",
-        (boot, began, began),
-    ).fetchone()
-    if row is not None:
-        message = f"the database already has a recording of the time of {path.name}"
-        raise ProchistError(message, hint="replay it into a new database: --db NEW.db")
+def _last_instant(path: Path) -> MonotonicNs:
+    """Return the newest time that a capture speaks of, up to where it is damaged."""
+    last = MonotonicNs(0)
+    left_over = b""
+    with path.open("rb") as file, suppress(StreamError):
+        file.seek(len(MAGIC))
+        while part := file.read(READ_BYTES):
+            stream = left_over + part
+            view = memoryview(stream)
+            end = 0
+            while (length := whole_record(view, end)) is not None:
+                end += length
+            left_over = stream[end:]
+            last = max((last, *map(_instant, decode_records(view[:end]))))
+    return last

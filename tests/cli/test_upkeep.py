@@ -16,6 +16,7 @@ from prochist.store.database import open_reader, open_writer
 from tests.history_builder import SECOND, T0, HistoryBuilder
 
 SAMPLE = Path(__file__).resolve().parent.parent.parent / "contrib/prochist.toml"
+DATA = Path(__file__).resolve().parent.parent / "data"
 DAY = 86_400 * SECOND
 
 
@@ -160,6 +161,18 @@ def test_record_refuses_bounds_that_make_no_sense_before_it_begins(
     assert done.returncode == 2
     assert word in done.stderr
     assert not (tmp_path / "h.db").exists()
+
+
+def test_a_replay_overwrites_secrets_like_a_recording(tmp_path: Path) -> None:
+    capture = DATA / "linux-6.18-lives-bpf.capture"
+    database = tmp_path / "h.db"
+    assert prochist("replay", capture, "--db", database, "--redact", "(").returncode == 2
+    done = prochist("replay", capture, "--db", database, "--redact", r"^\S+ (.*)")
+    assert done.returncode == 0
+    shown = prochist(
+        "sql", "--db", database, "SELECT DISTINCT argv ->> 1 AS second FROM execs", "-o", "csv"
+    )
+    assert set(shown.stdout.split()[1:]) <= {"[redacted]"}
 
 
 def test_verify_exits_3_and_names_what_is_wrong(history: Path) -> None:

@@ -27,6 +27,7 @@ from prochist.capture.observation import (
 )
 from prochist.clock import ClockReading, EpochNs, MonotonicNs
 from prochist.errors import ProchistError
+from prochist.service.redaction import Redaction
 from prochist.service.replay import replay_capture
 from prochist.service.settings import Summary
 from prochist.store.database import open_reader
@@ -341,3 +342,33 @@ def test_a_replay_does_not_write_beside_a_recorder(tmp_path: Path) -> None:
     with pytest.raises(ProchistError, match="another recorder"):
         replay_capture(capture, tmp_path / "h.db")
     lock.close()
+
+
+def test_a_capture_that_reaches_into_a_recording_is_refused_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    later = Clock(ClockReading(MonotonicNs(6), 0, T))
+    rest = [Messages([message(FORK, 8, 1, 1, 12, 12)])]
+    replay_capture(write_capture(tmp_path / "c", HOST, later, *rest), tmp_path / "h.db")
+    with pytest.raises(ProchistError, match="already has a recording"):
+        replay_capture(write_capture(tmp_path / "d", *SMALL), tmp_path / "h.db")
+    early = write_capture(tmp_path / "e", *SMALL[:-1], Messages([message(EXIT, 6, 10, 10, 0, 17)]))
+    replay_capture(early, tmp_path / "h.db")
+    db = open_reader(tmp_path / "h.db")
+    assert db.execute("SELECT pid FROM processes ORDER BY started_at_ns").fetchall() == [
+        (10,),
+        (12,),
+    ]
+    db.close()
+
+
+@pytest.mark.parametrize("capture", [PROC, BPF], ids=["proc", "bpf"])
+def test_secrets_are_overwritten_before_a_replay_writes_them(capture: Path, tmp_path: Path) -> None:
+    _, db = replay(capture, tmp_path / "plain.db")
+    assert db.execute("SELECT count(*) FROM execs WHERE argv LIKE '%true%'").get
+    db.close()
+    replay_capture(capture, tmp_path / "h.db", Redaction(["true"]))
+    db = open_reader(tmp_path / "h.db")
+    assert not db.execute("SELECT count(*) FROM execs WHERE argv LIKE '%true%'").get
+    assert db.execute("SELECT count(*) FROM execs WHERE argv LIKE '%[redacted]%'").get
+    db.close()
