@@ -56,9 +56,9 @@ def prune(
 
     """
     open_reader(path).close()  # a history must be there: none is created here
-    before = path.stat().st_size
     try:
         with closing(open_writer(path)) as db:
+            before = _size(db)
             is_recording = recorder_pid(path) is not None
             pruner = Pruner(db, Limits(keep_ns, most_bytes), sweeps=not is_recording)
             while pruner.step(now_ns, seconds=STEP_S):
@@ -71,9 +71,14 @@ def prune(
                     tell(pruner.removed)
             with suppress(apsw.BusyError):  # a reader holds it: a later checkpoint shrinks the file
                 db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            return Pruned(pruner.removed, before, _size(db), not is_recording)
     except apsw.Error as error:
         raise translate(error, path) from error
-    return Pruned(pruner.removed, before, path.stat().st_size, not is_recording)
+
+
+def _size(db: apsw.Connection) -> int:
+    """Return the bytes of the database, what is still only in its log included."""
+    return int(db.pragma("page_count")) * int(db.pragma("page_size"))
 
 
 __all__ = ["Pruned", "forecast", "prune"]

@@ -38,6 +38,9 @@ AHEAD = 2
 RETRY_S = 10.0
 """How long to wait after an error."""
 
+QUIET_S = 5.0
+"""When another program has written nothing for so long, what it left unused is removed."""
+
 
 class Upkeep:
     """Keeps one database in bounds. ``forget`` makes the writer forget ids of dictionary rows."""
@@ -52,6 +55,7 @@ class Upkeep:
         *,
         most_pending: int,
     ) -> None:
+        self._db = db
         self._path = path
         self._say = say
         self._pruner = Pruner(db, limits, forget)
@@ -62,6 +66,9 @@ class Upkeep:
         self._has_more = False
         self._gave_up = 0
         self._failing: str | None = None
+        self._version = self._read_version()
+        self._sweep_at: float | None = None
+        self._is_sweeping = False
 
     def may_write(self, pending: int) -> bool:
         """Return whether a commit is in order now, as far as the log is concerned."""
@@ -80,9 +87,10 @@ class Upkeep:
 
         ``lives_written`` counts up from the beginning of the recording.
         """
-        if not self._is_limited:
-            return
         now = time.monotonic()
+        self._follow_others(now)
+        if not (self._is_limited or self._is_sweeping):
+            return
         written = lives_written - self._lives_seen
         if now < self._rest_until and written < REST_LIVES:
             return
@@ -97,8 +105,30 @@ class Upkeep:
             self._rest_until = time.monotonic() + RETRY_S
             return
         self._failing = None
+        self._is_sweeping = self._is_sweeping and self._has_more
         self._lives_seen = lives_written
         self._rest_until = 0.0 if self._has_more else now + REST_S
+
+    def _read_version(self) -> int:
+        return int(self._db.pragma("data_version"))
+
+    def _follow_others(self, now: float) -> None:
+        """Sweep after others have written, such as ``prochist prune``.
+
+        It leaves the texts of what it removed to the one who remembers which rows there are.
+        """
+        try:
+            version = self._read_version()
+        except apsw.Error:
+            return  # a disk that does not answer: commits say so
+        if version != self._version:
+            self._version = version
+            self._sweep_at = now + QUIET_S
+        elif self._sweep_at is not None and now >= self._sweep_at:
+            self._sweep_at = None
+            self._is_sweeping = True
+            self._rest_until = 0.0
+            self._pruner.sweep_soon()
 
     def facts(self) -> dict[str, object]:
         """Return what the status shows of it."""

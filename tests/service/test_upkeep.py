@@ -43,6 +43,28 @@ def test_without_a_limit_nothing_goes(history: Path) -> None:
         assert db.execute("SELECT count(*) FROM lifetime").get == 100
 
 
+def test_what_a_prune_by_hand_leaves_unused_goes_without_a_limit_too(tmp_path: Path) -> None:
+    builder = HistoryBuilder(tmp_path / "h.db")
+    for number in range(10):
+        builder.life(number, T0, T0 + number, 0, image=builder.image(["program", str(number)]))
+    builder.close()
+    with closing(open_writer(builder.path)) as db:
+        upkeep = Upkeep(db, builder.path, Limits(), lambda: None, print, most_pending=10)
+        texts = "SELECT count(*) FROM text"
+        before = db.execute(texts).get
+        assert before > 1
+        with closing(open_writer(builder.path)) as other:
+            other.execute("DELETE FROM lifetime")
+        upkeep.step(NOW, 0, 0)
+        assert db.execute(texts).get == before  # the other one may not have ended yet
+        upkeep._sweep_at = 0.0  # noqa: SLF001  in the place of time
+        for _ in range(10):
+            upkeep.step(NOW, 0, 0)
+        assert db.execute(texts).get < before
+        assert not upkeep._is_sweeping  # noqa: SLF001
+        assert upkeep._sweep_at is None  # noqa: SLF001  what we delete ourselves is no news
+
+
 def test_a_failure_is_said_and_not_raised(history: Path) -> None:
     with closing(open_writer(history)) as db, closing(open_writer(history)) as other:
         db.set_busy_timeout(0)
