@@ -44,7 +44,6 @@ CREATE INDEX text_hash ON text (hash);
 -- Every distinct process image (what a process runs) once.
 CREATE TABLE image (
     id            INTEGER PRIMARY KEY,
-    hash          INTEGER NOT NULL,               -- 64 bit of all the others
     comm          INTEGER REFERENCES text (id),   -- the kernel's task name
     exe           INTEGER REFERENCES text (id),   -- resolved file: /proc/PID/exe
     exec_path     INTEGER REFERENCES text (id),   -- path as given to execve
@@ -54,10 +53,8 @@ CREATE TABLE image (
     cwd           INTEGER REFERENCES text (id),   -- directory at the execve
     argv_raw      BLOB                            -- NUL-separated bytes; NULL where the texts are exact
 ) STRICT;
-CREATE INDEX image_hash ON image (hash);
 CREATE INDEX image_exe ON image (exe);
-CREATE INDEX image_comm ON image (comm);
-CREATE INDEX image_command_line ON image (command_line);
+CREATE INDEX image_command_line ON image (command_line, comm, cwd);
 
 -- Every distinct origin (for whom and where a process runs) once.
 CREATE TABLE origin (

@@ -85,7 +85,6 @@ class HistoryBuilder:
             comm = comm or path.rpartition("/")[2][:15]
         return self._insert_shared(
             "image",
-            hash=0,
             comm=self.text(comm),
             exe=self.text(exe),
             exec_path=self.text(path),

@@ -19,7 +19,8 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from prochist.clock import MonotonicNs
@@ -94,7 +95,13 @@ WHAT_WORD = 9
 """Index of ``what`` among the 19 words of a message."""
 SEQ_WORD = 6
 CPU_WORD = 10
+TGID_WORD = 14
+"""Of an EXEC."""
 WORDS = MESSAGE_SIZE // 4
+
+
+_new_message: Callable[[tuple[int, ...]], Message] = partial(tuple.__new__, Message)
+"""Message._make, in a third of the time."""
 
 
 def decode_messages(run: bytes | memoryview) -> Iterator[Message]:
@@ -107,7 +114,7 @@ def decode_messages(run: bytes | memoryview) -> Iterator[Message]:
     if len(run) % MESSAGE_SIZE:
         msg = f"a run of {len(run)} bytes is not a whole number of messages"
         raise ValueError(msg)
-    return map(Message._make, _MESSAGE.iter_unpack(run))
+    return map(_new_message, _MESSAGE.iter_unpack(run))
 
 
 def decode_comm(message: Message) -> bytes:

@@ -147,7 +147,7 @@ class Scanned(NamedTuple):
 
 
 class Probed(NamedTuple):
-    """One record of the exec probe, as :mod:`prochist.capture.execprobe` defines it."""
+    """Records of the exec probe, one after the other (:mod:`prochist.capture.execrecord`)."""
 
     payload: bytes
 

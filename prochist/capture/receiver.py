@@ -21,7 +21,6 @@ import json
 import os
 import select
 import signal
-import struct
 import sys
 import time
 from typing import NamedTuple
@@ -32,13 +31,14 @@ from prochist.capture.connector import (
     CPU_WORD,
     EXEC,
     MESSAGE_SIZE,
+    TGID_WORD,
     WHAT_WORD,
     WORDS,
     SlotReceiver,
     fit_message,
 )
 from prochist.capture.execprobe import ExecRing
-from prochist.capture.execrecord import HEADER_BYTES, OFFSETS, is_argv_cut
+from prochist.capture.execrecord import Needs, read_needs
 from prochist.capture.observation import (
     Cgroup,
     encode,
@@ -71,18 +71,15 @@ BUSY_NS = 1_000_000
 MOST_CGROUPS = 4096
 """Cgroups that are remembered as told."""
 
+MOST_PROBED_BYTES = 1024 * 1024
+"""About how much of the exec probe's ring is passed on as one record."""
+
 TASK_SLOTS = 128
 
 MOST_TASKS = 1024
 """Most task records taken in one round: more than there can be EXITs in it."""
 
 _CLOCK = time.CLOCK_MONOTONIC
-
-
-_WORD = struct.Struct("=I")
-_KEY = struct.Struct("=Q")
-_TGID = OFFSETS["tgid"]
-_CGROUPS_KEY = OFFSETS["cgroups_key"]
 
 
 class Options(NamedTuple):
@@ -132,7 +129,7 @@ class Receiver:
         self._ring: ExecRing | None = None
         if options.exec_ring_fd is not None:
             self._ring = ExecRing(options.exec_ring_fd)
-        self._probed: dict[int, bytes] = {}
+        self._probed: dict[int, Needs] = {}
         self._told_cgroups: set[int] = set()
         self._tasks: SlotReceiver | None = None
         if options.taskstats_fd is not None:
@@ -181,9 +178,12 @@ class Receiver:
             self._take_execs(self._ring, parts)
         whats = self._staged_words[WHAT_WORD : WORDS * count : WORDS].tolist()
         if EXEC in whats:
+            tgids = self._staged_words[TGID_WORD : WORDS * count : WORDS].tolist()
             for index, what in enumerate(whats):
                 if what == EXEC:
-                    self._describe(index, parts)
+                    needs = self._probed.pop(tgids[index], None)
+                    if needs is None or needs.is_argv_cut or needs[1] not in self._told_cgroups:
+                        self._describe(index, needs, parts)
         if count:
             parts += messages_header(count), self._staging[: count * MESSAGE_SIZE]
         self._put(parts)
@@ -216,38 +216,43 @@ class Receiver:
 
     def _take_execs(self, ring: ExecRing, parts: list[bytes | memoryview]) -> None:
         probed = self._probed
+        whole: list[bytes] = []
+        size = 0
         for record in ring.receive():
-            if len(record) < HEADER_BYTES:
+            needs = read_needs(record)
+            if needs is None:
                 self._words[Word.MALFORMED] += 1
                 continue
-            (tgid,) = _WORD.unpack_from(record, _TGID)
-            probed[tgid] = record
-            parts.append(encode_probed(record))
+            probed[needs.tgid] = needs
+            whole.append(record)
+            size += len(record)
+            if size > MOST_PROBED_BYTES:
+                parts.append(encode_probed(b"".join(whole)))
+                whole, size = [], 0
+        if whole:
+            parts.append(encode_probed(b"".join(whole)))
         if len(probed) > STAGED_MESSAGES * 8:
             probed.clear()
 
-    def _describe(self, index: int, parts: list[bytes | memoryview]) -> None:
+    def _describe(self, index: int, needs: Needs | None, parts: list[bytes | memoryview]) -> None:
         """Read from /proc what the probe did not say of an exec; all of it without a probe."""
         # words of the message: timestamp after cpu, then pid and tgid
         at = index * WORDS + CPU_WORD + 1
         low, high, _, tgid = self._staged_words[at : at + 4].tolist()
         timestamp = low | high << 32 if sys.byteorder == "little" else high | low << 32
-        record = self._probed.pop(tgid, None)
         proc = self._options.proc
         self._words[Word.READING_PID] = tgid
-        if record is None or is_argv_cut(record):
+        if needs is None or needs.is_argv_cut:
             parts.append(
                 encode_description(procfs.describe_exec(tgid, MonotonicNs(timestamp), proc=proc))
             )
-        if record is not None:
-            (key,) = _KEY.unpack_from(record, _CGROUPS_KEY)
-            if key not in self._told_cgroups:
-                text = procfs.read_cgroup(tgid, proc=proc)
-                if text is not None:
-                    parts.append(encode(Cgroup(key, text)))
-                    if len(self._told_cgroups) >= MOST_CGROUPS:
-                        self._told_cgroups.clear()
-                    self._told_cgroups.add(key)
+        if needs is not None and needs.cgroups_key not in self._told_cgroups:
+            text = procfs.read_cgroup(tgid, proc=proc)
+            if text is not None:
+                parts.append(encode(Cgroup(needs.cgroups_key, text)))
+                if len(self._told_cgroups) >= MOST_CGROUPS:
+                    self._told_cgroups.clear()
+                self._told_cgroups.add(needs.cgroups_key)
         self._words[Word.READING_PID] = 0
 
     def _put(self, parts: list[bytes | memoryview]) -> None:

@@ -22,6 +22,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -278,6 +279,10 @@ def decode_task_record(record: bytes | memoryview) -> TaskRecord:
     return TaskRecord._make(_RECORD.unpack(record))
 
 
+_new_task_record: Callable[[tuple[object, ...]], TaskRecord] = partial(tuple.__new__, TaskRecord)
+"""TaskRecord._make, in a third of the time."""
+
+
 def decode_task_records(run: bytes | memoryview) -> Iterator[TaskRecord]:
     """Decode records that lie one after the other.
 
@@ -288,7 +293,7 @@ def decode_task_records(run: bytes | memoryview) -> Iterator[TaskRecord]:
     if len(run) % RECORD_SIZE:
         error = f"a run of {len(run)} bytes is not a whole number of task records"
         raise MessageError(error)
-    return map(TaskRecord._make, _RECORD.iter_unpack(run))
+    return map(_new_task_record, _RECORD.iter_unpack(run))
 
 
 def encode_task_record(record: TaskRecord) -> bytes:

@@ -102,24 +102,36 @@ def _make(  # noqa: PLR0913
     *,
     complete: bool,
 ) -> Image:
-    command_line = argv_json = argv_raw = None
-    if argv is not None:
-        arguments = split_argv(argv)
-        if not argv or (_PLAIN.fullmatch(argv) and all(arguments)):
-            # Nothing needs quoting in either form: one follows from the other.
-            command_line = b" ".join(arguments).decode("ascii")
-        else:
-            texts = [decode_text(argument) for argument in arguments]
-            command_line = " ".join(map(quote, texts))
-            argv_json = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
-            argv_raw = None if is_exact(argv) else argv
+    program = Program(*(None if p is None else decode_text(p) for p in (comm, exe, exec_path, cwd)))
+    return make_image(program, argv, complete=complete)
+
+
+class Program(NamedTuple):
+    """What of an image is the same however it is called."""
+
+    comm: str | None
+    exe: str | None
+    exec_path: str | None
+    cwd: str | None
+
+
+def make_image(program: Program, argv: bytes | None, *, complete: bool) -> Image:
+    """Return the image of a program that was called with ``argv``."""
+    comm, exe, exec_path, cwd = program
+    if argv is None:
+        return Image(comm, exe, exec_path, None, None, None, cwd, None)
+    if not argv or (_PLAIN.fullmatch(argv) and b"\0\0" not in argv and argv[0]):
+        # Nothing needs quoting in either form: one follows from the other.
+        command_line = argv.removesuffix(b"\0").replace(b"\0", b" ").decode("ascii")
+        return Image(comm, exe, exec_path, command_line, None, complete, cwd, None)
+    texts = [decode_text(argument) for argument in split_argv(argv)]
     return Image(
-        comm=None if comm is None else decode_text(comm),
-        exe=None if exe is None else decode_text(exe),
-        exec_path=None if exec_path is None else decode_text(exec_path),
-        command_line=command_line,
-        argv=argv_json,
-        argv_complete=complete if argv is not None else None,
-        cwd=None if cwd is None else decode_text(cwd),
-        argv_raw=argv_raw,
+        comm,
+        exe,
+        exec_path,
+        " ".join(map(quote, texts)),
+        json.dumps(texts, ensure_ascii=False, separators=(",", ":")),
+        complete,
+        cwd,
+        None if is_exact(argv) else argv,
     )

@@ -4,19 +4,23 @@ Pure. Records and events come by two ways, each in its own order, each with
 losses of its own; neither may give a life what belongs to another.
 """
 
+import struct
+from contextlib import suppress
 from typing import TypeVar
 
 from prochist.capture import procfs
 from prochist.capture.execrecord import (
+    OFFSETS,
     ExecBrief,
     MalformedExecRecordError,
     brief_exec_record,
     decode_exec_record,
+    split_exec_records,
     what_ran,
     who_ran,
 )
 from prochist.clock import MonotonicNs
-from prochist.history.image import Image, ImageMaker
+from prochist.history.image import Image, Program, decode_text, make_image
 from prochist.history.lifetime import Origin
 
 MOST_WAITING = 65536
@@ -26,11 +30,13 @@ CLOSE_NS = 200_000
 """The EXEC comes 2 to 40 us after the record; no two execves of a process follow so closely."""
 
 MOST_REMEMBERED = 4096
-"""Images and origins that are remembered by the bytes that told of them."""
+"""Programs, images and origins that are remembered by the bytes that told of them."""
 
-LONGEST_REMEMBERED = 2048
-"""Longest record, in bytes, that is remembered."""
+LONGEST_REMEMBERED = 1024
+"""Longest argv, in bytes, that is remembered."""
 
+
+_ARGV_SIZE = struct.Struct("=Q")
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
@@ -49,30 +55,26 @@ class ProbedExec:
 class ProbedExecs:
     """Keeps records until their EXEC event comes, and reads them."""
 
-    def __init__(self, images: ImageMaker) -> None:
-        self._maker = images
+    def __init__(self) -> None:
         self._waiting: dict[int, list[ProbedExec]] = {}
-        self._images: dict[tuple[bytes, bytes, bytes], Image] = {}
+        self._programs: dict[bytes, Program] = {}
+        self._images: dict[tuple[bytes, bytes | None, bool], Image] = {}
         self._origins: dict[tuple[bytes, str | None], Origin] = {}
 
     def __bool__(self) -> bool:
         """Return whether any record waits."""
         return bool(self._waiting)
 
-    def add(self, payload: bytes) -> None:
-        """Keep a record; one that is malformed is passed over."""
-        try:
-            brief = brief_exec_record(payload)
-        except MalformedExecRecordError:
-            return
+    def add(self, run: bytes) -> None:
+        """Keep records; from one on that is malformed they are passed over."""
         waiting = self._waiting
-        found = ProbedExec(brief, payload)
-        if brief.tgid in waiting:
-            waiting[brief.tgid].append(found)
-        else:
-            waiting[brief.tgid] = [found]
-            if len(waiting) > MOST_WAITING:
-                del waiting[next(iter(waiting))]
+        with suppress(MalformedExecRecordError):
+            for payload in split_exec_records(run):
+                found = ProbedExec(brief_exec_record(payload), payload)
+                records = waiting.setdefault(found.brief.tgid, [])
+                records.append(found)
+                if len(waiting) > MOST_WAITING:
+                    del waiting[next(iter(waiting))]
 
     def take(self, pid: int, at: MonotonicNs, loss_until: MonotonicNs) -> ProbedExec | None:
         """Take the record of the execve whose EXEC event is of ``at``, or None.
@@ -100,30 +102,25 @@ class ProbedExecs:
 
         ``longer_argv`` is what /proc said, for an argv that the record holds the beginning of.
         """
-        payload = exec_.payload
-        if longer_argv is None and len(payload) <= LONGEST_REMEMBERED:
-            key = what_ran(payload)
-            image = self._images.get(key)
-            if image is None:
-                image = self._decode_image(payload, None)
-                if image is not None:
-                    _remember(self._images, key, image)
-            return image
-        return self._decode_image(payload, longer_argv)
-
-    def _decode_image(self, payload: bytes, longer_argv: bytes | None) -> Image | None:
         try:
-            record = decode_exec_record(payload)
+            key, argv, complete = what_ran(exec_.payload)
+            program = self._programs.get(key)
+            if program is None:
+                program = _decode_program(exec_.payload)
+                _remember(self._programs, key, program)
         except MalformedExecRecordError:
             return None
-        argv, complete = record.argv, record.argv_complete
-        if not complete and longer_argv is not None:
+        if longer_argv is not None and not complete:
             begins = argv or b""
             if len(longer_argv) > len(begins) and longer_argv.startswith(begins):
-                argv, complete = longer_argv, len(longer_argv) == record.argv_size
-        return self._maker.make(
-            record.comm, record.exe, record.exec_path, argv, record.cwd, complete=complete
-        )
+                (argv_size,) = _ARGV_SIZE.unpack_from(exec_.payload, OFFSETS["argv_size"])
+                argv, complete = longer_argv, len(longer_argv) == argv_size
+        image = self._images.get((key, argv, complete))
+        if image is None:
+            image = make_image(program, argv, complete=complete)
+            if argv is None or len(argv) <= LONGEST_REMEMBERED:
+                _remember(self._images, (key, argv, complete), image)
+        return image
 
     def origin(self, exec_: ProbedExec, cgroup: str | None) -> Origin | None:
         """Return for whom it runs, in that cgroup, or None when the record is malformed."""
@@ -146,6 +143,12 @@ class ProbedExecs:
             )
             _remember(self._origins, key, origin)
         return origin
+
+
+def _decode_program(payload: bytes) -> Program:
+    record = decode_exec_record(payload)
+    parts = (record.comm, record.exe, record.exec_path, record.cwd)
+    return Program(*(None if part is None else decode_text(part) for part in parts))
 
 
 def _remember(rows: dict[Key, Value], key: Key, value: Value) -> None:

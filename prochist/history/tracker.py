@@ -21,6 +21,7 @@ The rules, each from experiment (Linux 6.1, 6.12, 6.18):
 """
 
 from collections.abc import Iterable
+from itertools import islice
 
 from prochist.capture import procfs
 from prochist.capture.cgroups import parse_cgroup
@@ -115,7 +116,7 @@ class Tracker:
         self._scanned: Scanned | None = None
         self._complete_until: EpochNs | None = None
         self._changes = Changes()
-        self._probed = ProbedExecs(self._images)
+        self._probed = ProbedExecs()
         self._cgroups: dict[int, str] = {}
         self._accounting: Accounting | None = None
         self._bills: dict[int, list[Bill]] = {}
@@ -423,7 +424,8 @@ class Tracker:
         """Keep a life that ended a moment ago: late records and scans may know better."""
         lately = self._ended_lately
         if len(lately) >= _MOST_ENDED_LATELY:
-            del lately[next(iter(lately))]
+            for pid in list(islice(lately, _MOST_ENDED_LATELY // 2)):  # many at once cost less
+                del lately[pid]
         lately[life.pid] = life
 
     def _settle_bill(self, life: Lifetime, bill: Bill) -> None:

@@ -8,6 +8,7 @@ It owns no rule about lifetimes (``history``) and no SQL (``store``).
 """
 
 import contextlib
+import gc
 import json
 import math
 import os
@@ -101,6 +102,9 @@ TICK_S = 0.4
 
 METRICS_S = 15.0
 """How often metrics are written."""
+
+GARBAGE_OBJECTS = 50_000
+"""New objects after which Python looks for cycles: what is recorded makes none."""
 
 HEARTBEAT_S = 5.0
 """How often the subscription has to prove that it delivers."""
@@ -477,6 +481,8 @@ class Recorder:
 
         """
         self._announce()
+        gc.freeze()
+        gc.set_threshold(GARBAGE_OBJECTS)
         self._scan()
         self._take_up_channel()
         self._record(self._queued)

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import replace
 
-from prochist.capture.execrecord import HEADER_BYTES, OFFSETS
+from prochist.capture.execrecord import OFFSETS, MalformedExecRecordError, split_exec_records
 from prochist.capture.observation import Description, Probed, Record
 from prochist.errors import UsageError
 
@@ -86,13 +86,23 @@ class Redaction:
             argv = self.overwrite(record.argv)
             return record if argv is record.argv else replace(record, argv=argv)
         if isinstance(record, Probed):
-            payload = self._apply_to_probed(record.payload)
+            payload = self._apply_to_run(record.payload)
             return record if payload is record.payload else Probed(payload)
         return record
 
+    def _apply_to_run(self, run: bytes) -> bytes:
+        kept: list[bytes] = []
+        changed = False
+        try:
+            for payload in split_exec_records(run):
+                rewritten = self._apply_to_probed(payload)
+                changed = changed or rewritten is not payload
+                kept.append(rewritten)
+        except MalformedExecRecordError:
+            changed = True  # nobody decodes the rest, and what is in it must not be kept
+        return b"".join(kept) if changed else run
+
     def _apply_to_probed(self, payload: bytes) -> bytes:
-        if len(payload) < HEADER_BYTES:
-            return payload  # malformed: whoever decodes it says so
         (at,) = _WORD.unpack_from(payload, _CWD_END)
         before = payload[at:]
         after = self.overwrite(before)

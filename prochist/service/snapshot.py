@@ -145,7 +145,7 @@ def _anonymise(part: Path) -> None:
                 db.execute("UPDATE text SET value = ? WHERE id = ?", (new, argv))
                 words = " ".join(map(quote, json.loads(new)))
                 db.execute("UPDATE text SET value = ? WHERE id = ?", (words, line))
-            db.execute("UPDATE image SET argv_raw = NULL, hash = id")
+            db.execute("UPDATE image SET argv_raw = NULL")
             db.execute("UPDATE origin SET hash = id")
             db.execute(
                 "UPDATE boot SET host = hashed(host), machine_id = hashed(machine_id),"

@@ -2,17 +2,16 @@
 
 It takes what the tracker says has changed, gathers it, and writes it in one
 transaction a batch: a life that begins and ends within a batch costs one
-insert. Texts, images and origins are found again by a 64-bit hash, the most
-recent ones in memory.
+insert. What repeats is stored once (``interning.py``).
 
 It decides nothing about lifetimes. When a commit fails, everything it was
 given is still there and goes into the next one.
 """
 
-import hashlib
+import itertools
 import json
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -29,13 +28,7 @@ from prochist.history.lifetime import (
     Origin,
     StartSource,
 )
-from prochist.history.origin import find_container, find_unit
-
-CACHED_ROWS = 8192
-"""Most rows of each dictionary that are remembered; when full, it starts again empty."""
-
-LONGEST_CACHED_TEXT = 1024
-"""Longest text, in characters, that is worth remembering."""
+from prochist.store.interning import Interning
 
 
 class Gap(NamedTuple):
@@ -109,10 +102,7 @@ class Writer:
         user_name: Callable[[int], str | None],
     ) -> None:
         self._db = db
-        self._user_name = user_name
-        self._texts: dict[str, int] = {}
-        self._images: dict[Image, int] = {}
-        self._origins: dict[Origin, int] = {}
+        self._interning = Interning(db, user_name)
         self._lives: list[Lifetime] = []
         self._earlier_execs: list[EarlierExec] = []
         self._id_changes: list[IdChange] = []
@@ -329,6 +319,7 @@ class Writer:
             # Rows of the dictionaries that this transaction made are gone again.
             self.forget_rows()
             raise
+        self._interning.trim()
         self._batch += 1
         self._lives_begun += begun
         for life in self._lives:
@@ -345,6 +336,12 @@ class Writer:
     def _write(self, next_id: int, progress: Progress, begun: int) -> None:
         db = self._db
         batch = self._batch + 1
+        interning = self._interning
+        interning.learn(
+            itertools.chain(
+                (life.image for life in self._lives), (e.image for e in self._earlier_execs)
+            )
+        )
         inserts: list[tuple[object, ...]] = []
         updates: list[tuple[object, ...]] = []
         for life in self._lives:
@@ -359,8 +356,8 @@ class Writer:
                     e.lifetime_id,
                     e.ordinal,
                     e.at_ns,
-                    self._image(e.image),
-                    self._origin(e.origin),
+                    interning.images[e.image],
+                    interning.origin(e.origin),
                     e.source,
                 )
                 for e in self._earlier_execs
@@ -373,7 +370,7 @@ class Writer:
         db.executemany(
             "INSERT INTO event (lifetime, at_ns, kind, detail, other) VALUES (?, ?, ?, ?, ?)",
             [
-                (e.lifetime_id, e.at_ns, e.kind, self._text(e.detail), e.other_id)
+                (e.lifetime_id, e.at_ns, e.kind, interning.text(e.detail), e.other_id)
                 for e in self._events
             ],
         )
@@ -433,10 +430,7 @@ class Writer:
 
     def _row(self, life: Lifetime, batch: int) -> tuple[object, ...]:
         running = life.end_source is None
-        image = life.image
-        image_id = self._images.get(image) if image is not None else None
-        origin = life.origin
-        origin_id = self._origins.get(origin) if origin is not None else None
+        interning = self._interning
         return (
             life.id,
             self.boot,
@@ -446,15 +440,15 @@ class Writer:
             0 if life.reaper_pid == life.ppid and life.ppid else life.reaper_pid,
             0 if life.ns_pid == life.pid else life.ns_pid,
             0 if life.sid == life.pid else life.sid,
-            self._image(image) if image_id is None else image_id,
-            self._origin(origin) if origin_id is None else origin_id,
+            interning.images[life.image],
+            interning.origin(life.origin),
             life.started_at_ns,
             life.start_ticks if running else None,
             life.start_source,
             life.exec_at_ns,
             life.exec_count,
             life.exec_source,
-            self._origin(life.exec_origin),
+            interning.origin(life.exec_origin),
             life.ended_at_ns,
             life.ended_after_ns,
             life.end_source,
@@ -465,112 +459,13 @@ class Writer:
             batch,
         )
 
-    # --- dictionaries -----------------------------------------------------------
-
-    def _text(self, value: str | None) -> int | None:
-        if value is None:
-            return None
-        id_ = self._texts.get(value)
-        if id_ is not None:
-            return id_
-        number = _hash(value)
-        row = self._db.execute(
-            "SELECT id FROM text WHERE hash = ? AND value = ?", (number, value)
-        ).fetchone()
-        if row is None:
-            self._db.execute("INSERT INTO text (hash, value) VALUES (?, ?)", (number, value))
-            id_ = self._db.last_insert_rowid()
-        else:
-            id_ = int(row[0])
-        if len(value) <= LONGEST_CACHED_TEXT:
-            _remember(self._texts, value, id_)
-        return id_
-
-    def _image(self, image: Image | None) -> int | None:
-        if image is None:
-            return None
-        id_ = self._images.get(image)
-        if id_ is not None:
-            return id_
-        number = _hash(repr(image))
-        fields = (
-            *map(self._text, image[:5]),
-            image.argv_complete,
-            self._text(image.cwd),
-            image.argv_raw,
-        )
-        id_ = self._find_or_insert(
-            "SELECT id FROM image WHERE hash = ?1 AND (comm, exe, exec_path, command_line, argv,"
-            " argv_complete, cwd, argv_raw) IS (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-            "INSERT INTO image (hash, comm, exe, exec_path, command_line, argv, argv_complete, cwd,"
-            " argv_raw) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (number, *fields),
-        )
-        if image.command_line is None or len(image.command_line) <= LONGEST_CACHED_TEXT:
-            _remember(self._images, image, id_)
-        return id_
-
-    def _origin(self, origin: Origin | None) -> int | None:
-        if origin is None:
-            return None
-        id_ = self._origins.get(origin)
-        if id_ is not None:
-            return id_
-        user = None if origin.uid is None else self._user_name(origin.uid)
-        login_user = None if origin.login_uid is None else self._user_name(origin.login_uid)
-        cgroup = origin.cgroup
-        fields = (
-            *origin[:4],
-            self._text(user),
-            origin.login_uid,
-            self._text(login_user),
-            origin.session,
-            self._text(origin.tty),
-            self._text(cgroup),
-            self._text(find_unit(cgroup) if cgroup else None),
-            self._text(find_container(cgroup) if cgroup else None),
-        )
-        id_ = self._find_or_insert(
-            "SELECT id FROM origin WHERE hash = ?1 AND (uid, euid, gid, egid, user, login_uid,"
-            " login_user, session, tty, cgroup, unit, container_id)"
-            " IS (?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
-            "INSERT INTO origin (hash, uid, euid, gid, egid, user, login_uid, login_user, session,"
-            " tty, cgroup, unit, container_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (_hash(repr(fields)), *fields),
-        )
-        _remember(self._origins, origin, id_)
-        return id_
-
-    def _find_or_insert(self, select: str, insert: str, values: tuple[object, ...]) -> int:
-        row = self._db.execute(select, values).fetchone()
-        if row is not None:
-            return int(row[0])
-        self._db.execute(insert, values)
-        return self._db.last_insert_rowid()
-
     def forget_rows(self) -> None:
         """Forget which rows of the dictionaries there are: some were deleted."""
-        self._texts.clear()
-        self._images.clear()
-        self._origins.clear()
+        self._interning.forget()
 
     def forget_names(self) -> None:
         """Ask for the names of users again; they may have changed."""
-        self._origins.clear()
-
-
-Key = TypeVar("Key")
-
-
-def _hash(value: str) -> int:
-    digest = hashlib.blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "little", signed=True)
-
-
-def _remember(rows: dict[Key, int], key: Key, id_: int) -> None:
-    if len(rows) >= CACHED_ROWS:
-        rows.clear()
-    rows[key] = id_
+        self._interning.forget_names()
 
 
 __all__ = [

@@ -10,8 +10,12 @@ from hypothesis import strategies as st
 from prochist.capture.execrecord import (
     ExecRecord,
     MalformedExecRecordError,
+    brief_exec_record,
     decode_exec_record,
     encode_exec_record,
+    read_needs,
+    split_exec_records,
+    what_ran,
 )
 from prochist.clock import BootNs, MonotonicNs
 
@@ -88,3 +92,65 @@ def test_a_record_cut_anywhere_or_with_more_behind_is_refused(
             decode_exec_record(payload[:cut])
     with pytest.raises(MalformedExecRecordError):
         decode_exec_record(payload + more)
+
+
+@given(st.lists(records(), max_size=4))
+def test_records_that_lie_one_after_the_other_are_taken_apart(run: list[ExecRecord]) -> None:
+    whole = b"".join(map(encode_exec_record, run))
+    assert list(map(decode_exec_record, split_exec_records(whole))) == run
+
+
+@given(records(), records(), st.integers(1, 400))
+def test_a_run_that_is_cut_gives_what_is_whole_and_our_error(
+    first: ExecRecord, second: ExecRecord, cut: int
+) -> None:
+    whole, part = encode_exec_record(first), encode_exec_record(second)
+    split = split_exec_records(whole + part[: max(1, len(part) - cut)])
+    assert next(split) == whole
+    with pytest.raises(MalformedExecRecordError):
+        next(split)
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_give_our_error_or_are_told_apart(payload: bytes) -> None:
+    read_needs(payload)
+    with contextlib.suppress(MalformedExecRecordError):
+        for record in split_exec_records(payload):
+            what_ran(record)
+            brief_exec_record(record)
+
+
+@given(records())
+def test_what_is_looked_at_alone_is_what_the_whole_record_says(record: ExecRecord) -> None:
+    payload = encode_exec_record(record)
+    what = what_ran(payload)
+    assert (what.argv, what.argv_complete) == (record.argv, record.argv_complete)
+    brief = brief_exec_record(payload)
+    for name in brief._fields[1:]:
+        assert getattr(brief, name) == getattr(record, name)
+    needs = read_needs(payload)
+    assert needs is not None
+    assert (needs.tgid, needs.cgroups_key) == (record.tgid, record.cgroups_key)
+    if record.argv is not None:
+        assert needs.is_argv_cut is not record.argv_complete
+
+
+@given(records(), records())
+def test_two_records_are_of_the_same_program_when_comm_and_paths_are_equal(
+    first: ExecRecord, second: ExecRecord
+) -> None:
+    def program(record: ExecRecord) -> tuple[bytes | None, ...]:
+        return record.comm, record.exec_path, record.exe, record.cwd
+
+    def like(record: ExecRecord) -> ExecRecord:
+        return first._replace(
+            comm=record.comm, exec_path=record.exec_path, exe=record.exe, cwd=record.cwd
+        )
+
+    def key(record: ExecRecord) -> bytes:
+        return what_ran(encode_exec_record(record)).program
+
+    assert key(first) != key(second) or program(first) == program(second)
+    assert what_ran(encode_exec_record(like(second))).argv == first.argv
+    if (first.argv is None) == (second.argv is None):
+        assert key(like(second)) == key(second)

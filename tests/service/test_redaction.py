@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prochist.capture.execrecord import ExecRecord, decode_exec_record, encode_exec_record
+from prochist.capture.execrecord import (
+    ExecRecord,
+    decode_exec_record,
+    encode_exec_record,
+    split_exec_records,
+)
 from prochist.capture.observation import Description, Probed, Reason, Restarted
 from prochist.clock import BootNs, MonotonicNs
 from prochist.errors import UsageError
@@ -143,7 +148,18 @@ def test_a_record_of_the_exec_probe_is_rewritten_and_can_be_decoded(cut: int) ->
 def test_other_records_pass() -> None:
     record = Restarted(MonotonicNs(1))
     assert DEFAULTS.apply(record) is record
-    assert DEFAULTS.apply(Probed(b"short")) == Probed(b"short")
+    harmless = Probed(encode_exec_record(RECORD._replace(argv=b"ls", argv_size=2)))
+    assert DEFAULTS.apply(harmless) is harmless
+
+
+def test_records_of_the_exec_probe_are_rewritten_each_and_what_cannot_be_read_goes() -> None:
+    secret = encode_exec_record(RECORD)
+    harmless = encode_exec_record(RECORD._replace(argv=b"ls", argv_size=2))
+    after = DEFAULTS.apply(Probed(secret + harmless + secret[:-1]))
+    assert isinstance(after, Probed)
+    kept = [decode_exec_record(payload).argv for payload in split_exec_records(after.payload)]
+    assert kept == [b"x\0--token=" + MARK + b"\0z\0", b"ls"]
+    assert DEFAULTS.apply(Probed(b"--password x")) == Probed(b"")
 
 
 @given(st.lists(st.binary(max_size=30).filter(lambda b: b"\0" not in b), max_size=8))

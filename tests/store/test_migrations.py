@@ -16,7 +16,7 @@ ROWS = {
     1: """
     INSERT INTO boot VALUES (1, 'b', 'host', 'machine', '6.1', 1, 1, 9000000000);
     INSERT INTO text VALUES (1, 11, 'true'), (2, 12, '/usr/bin/true'), (3, 13, 'root');
-    INSERT INTO image VALUES (1, 21, 1, 2, 2, 2, NULL, 1, NULL, NULL);
+    INSERT INTO image VALUES (1, 1, 2, 2, 2, NULL, 1, NULL, NULL);
     INSERT INTO origin (id, hash, uid, euid, gid, egid, user) VALUES (1, 31, 0, 0, 0, 0, 3);
     INSERT INTO lifetime (id, boot, pid, image, origin, started_at_ns, start_source, exec_at_ns,
         exec_count, exec_source, ended_at_ns, end_source, wait_status, is_kernel_thread,
