@@ -9,13 +9,10 @@ It owns no rule about lifetimes (``history``) and no SQL (``store``).
 
 import contextlib
 import gc
-import json
 import math
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,14 +21,11 @@ from typing import BinaryIO, Self
 import apsw
 
 from prochist import __version__
-from prochist.capture import connector, privileges, procfs, taskstats
+from prochist.capture import connector, privileges, procfs
 from prochist.capture.channel import (
     ChannelReader,
-    Scheduling,
     Word,
-    create_channel,
 )
-from prochist.capture.execprobe import ExecProbe, open_exec_probe
 from prochist.capture.observation import (
     MAGIC,
     Clock,
@@ -39,7 +33,6 @@ from prochist.capture.observation import (
     Messages,
     Record,
     Restarted,
-    Scanned,
     StreamError,
     decode_records,
     encode,
@@ -49,7 +42,6 @@ from prochist.clock import NS_PER_SECOND, EpochNs, MonotonicNs, read_clock
 from prochist.errors import ProchistError
 from prochist.history.loss import SequenceGaps
 from prochist.history.tracker import Tracker
-from prochist.service import fdstore
 from prochist.service.clockwatch import ClockWatch
 from prochist.service.heartbeat import Heartbeat
 from prochist.service.host import read_host
@@ -57,8 +49,11 @@ from prochist.service.lock import DatabaseLock
 from prochist.service.metrics import read_sizes, render_metrics, write_metrics
 from prochist.service.names import user_names
 from prochist.service.notify import Notifier
+from prochist.service.receiving import Receiving
+from prochist.service.scanning import scan_processes
 from prochist.service.settings import HANG_S, Settings, Summary
 from prochist.service.sink import COMMIT_ROWS, Sink
+from prochist.service.sources import Sources
 from prochist.service.upkeep import Upkeep
 from prochist.store.database import open_writer, translate
 from prochist.store.retention import Limits
@@ -74,10 +69,6 @@ from prochist.store.writer import (
 TAKE_BYTES = 256 * 1024
 """How much of the backlog is decoded at once; also the backlog at which waiting ends early."""
 
-GATHER_S = 0.02
-"""How long the receiver may rest while events keep coming, when the exec probe keeps what would
-vanish: at 1,000 lives a second it costs 17 us a life, 27 us with a rest of 5 ms."""
-
 GATHER_SHARE = 0.35
 """Part of the flush interval in which events are gathered; the rest is for writing them."""
 
@@ -88,14 +79,8 @@ the kernel, where what does not fit is counted."""
 FULL_S = 0.05
 """How long to rest when no more rows may be kept in memory."""
 
-SCAN_HANG_S = 3.0
-"""Time without progress after which the scanner is replaced."""
-
 RETRY_S = 1.0
 """How long to wait after a failed commit."""
-
-MOST_RESTARTS = 10
-"""Replacements of the receiver within a minute after which recording is given up."""
 
 TICK_S = 0.4
 """How often to look after the receiver and the clocks."""
@@ -127,9 +112,6 @@ RESYNC_S = 5.0
 COMPLETE_LAG_NS = 50_000_000
 """Events as old as this have been received when the channel is empty."""
 
-EXEC_RING_BYTES = 4 * 1024 * 1024
-TASKS_BYTES = 64 * 1024 * 1024
-
 
 Say = Callable[[str], None]
 
@@ -144,21 +126,12 @@ class Recorder:
         self._undo = contextlib.ExitStack()
         self._poller = select.poll()
         self._stop_requested = False
-        self._receiver: subprocess.Popen[bytes] | None = None
-        self._restarts: list[float] = []
-        self._restart_count = 0
         self._left_over = b""
         self._retry_at = 0.0
         self._failing: str | None = None
         self._capture: BinaryIO | None = None
         self._began = time.monotonic()
         self._complete_ns = MonotonicNs(0)
-        self._probe: ExecProbe | None = None
-        self._tasks: taskstats.Subscription | None = None
-        self._without: dict[str, str] = {}
-        """Sources that are missing, and why."""
-        self._stored = fdstore.Stored()
-        self._is_taken_over = False
         self._next_metrics = 0.0
         self._has_metrics_failed = False
         self._committed_at_ns = EpochNs(0)
@@ -191,7 +164,6 @@ class Recorder:
 
     def _open(self, undo: contextlib.ExitStack) -> None:
         settings = self._settings
-        undo.callback(self._stored.close)
         self._clock = read_clock()
         self._host = read_host(self._clock)
         self._db = open_writer(settings.database)
@@ -213,22 +185,16 @@ class Recorder:
             self._capture = _open_capture(settings.capture)
             undo.callback(self._capture.close)
         self._names = undo.enter_context(user_names())
-        # What the other sources say of an event comes before the event: they are opened first.
-        self._open_other_sources(undo)
-        taken = self._stored.take_events()
-        self._is_taken_over = taken is not None
-        self._subscription = taken or connector.open_subscription(settings.receive_buffer_bytes)
-        undo.callback(lambda: self._subscription.socket.close())  # noqa: PLW0108  may be renewed
+        self._sources = undo.enter_context(Sources(settings, self._notifier))
+        self._receiving = Receiving(self._sources, settings, self._notifier, self._wake)
         self._heartbeat = Heartbeat()
         self._writer = Writer(self._db, self._host, self._now(), self._names.name_of)
         self._upkeep = self._make_upkeep()
         self._start_tracking()
-        undo.callback(self._end_receiver)
-        self._inherited = self._stored.take_channel()
-        for name in self._stored.close():
-            self._notifier.forget(name)
-        self._start_receiver()
-        self._hand_over()
+        undo.callback(self._receiving.end, self._drain)
+        self._inherited = self._sources.take_channel()
+        self._receiving.start()
+        self._sources.hand_over()
         self._drop_privileges()
 
     def _make_upkeep(self) -> Upkeep:
@@ -241,16 +207,6 @@ class Recorder:
             self._say,
             most_pending=MOST_PENDING // 2,
         )
-
-    def _hand_over(self) -> None:
-        """Give the service manager a copy of every source, for the next recorder."""
-        store = self._notifier.store
-        store(fdstore.EVENTS, self._subscription.socket.fileno())
-        if self._tasks is not None:
-            store(fdstore.tasks_name(self._tasks), self._tasks.socket.fileno())
-        if self._probe is not None:
-            for part, fd in self._probe.descriptors().items():
-                store(fdstore.probe_name(part), fd)
 
     def _drop_privileges(self) -> None:
         """Give up what recording does not need; what remains is raised where it is needed."""
@@ -288,32 +244,6 @@ class Recorder:
             if salvaged:
                 self._record(Messages(list(connector.decode_messages(salvaged))))
 
-    def _open_other_sources(self, undo: contextlib.ExitStack) -> None:
-        settings = self._settings
-        if settings.exec_source != "proc":
-            try:
-                self._probe = undo.enter_context(
-                    self._stored.take_probe()
-                    or open_exec_probe(ring_bytes=EXEC_RING_BYTES, wakes_reader=False)
-                )
-            except ProchistError as error:
-                if settings.exec_source == "bpf":
-                    raise
-                self._without["exec probe"] = error.message
-        if not settings.accounting:
-            self._without["taskstats"] = "switched off (--no-accounting)"
-            return
-        try:
-            self._tasks = self._stored.take_tasks() or taskstats.open_taskstats(TASKS_BYTES)
-        except ProchistError as error:
-            self._without["taskstats"] = error.message
-        else:
-            # Where it may be kept for the next recorder, it must not be cancelled.
-            if self._notifier.is_listening:
-                undo.callback(self._tasks.socket.close)
-            else:
-                undo.callback(taskstats.close_taskstats, self._tasks)
-
     def _now(self) -> EpochNs:
         return self._clock.epoch(self._clock.monotonic_ns)
 
@@ -338,7 +268,7 @@ class Recorder:
             self._say(f"{closed} processes of earlier boots are closed")
         previous = self._writer.previous()
         self._tracker = Tracker(self._clock, next_id=self._writer.next_id)
-        if self._tasks is not None:
+        if self._sources.tasks is not None:
             self._tracker.account(self._clock.monotonic_ns)
         self._sink = Sink(
             self._writer,
@@ -360,64 +290,10 @@ class Recorder:
         self._record(self._host)
         self._record(Clock(self._clock))
         self._record(self._counters(self._clock.monotonic_ns))
-        self._queued = Messages(list(connector.decode_messages(self._subscription.received)))
+        self._queued = Messages(list(connector.decode_messages(self._sources.events.received)))
         self._beat()  # an event from every CPU: what was missed while down is known at once
 
     # --- the receiver -----------------------------------------------------------
-
-    def _start_receiver(self) -> None:
-        channel = create_channel(self._settings.channel_bytes)
-        self._reader = ChannelReader(channel, holds=True)
-        options = {
-            "connector_fd": self._subscription.socket.fileno(),
-            "channel_fd": channel,
-            "wake_fd": self._wake,
-            "exec_ring_fd": None if self._probe is None else self._probe.ring_fd,
-            "taskstats_fd": None if self._tasks is None else self._tasks.socket.fileno(),
-            "gather_s": self._gather_s(),
-            "proc": self._settings.proc,
-        }
-        inherited = [
-            v for name, v in options.items() if name.endswith("_fd") and isinstance(v, int)
-        ]
-        try:
-            with privileges.raised():  # the interpreter may be where only they reach
-                self._receiver = subprocess.Popen(
-                    [sys.executable, "-I", "-m", "prochist.capture.receiver", json.dumps(options)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=inherited,
-                )
-            self._notifier.store(fdstore.CHANNEL, channel)
-        finally:
-            os.close(channel)
-        self._reader.words[Word.HEARTBEAT_NS] = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-
-    def _gather_s(self) -> float:
-        """Return how long the receiver may rest: no longer than the kernel's buffer lasts."""
-        fastest_bytes_per_s = 300_000 * 896
-        return min(GATHER_S, self._subscription.receive_buffer_bytes / fastest_bytes_per_s / 4)
-
-    def _end_receiver(self) -> None:
-        """Have the receiver take what the kernel still holds for us, and end; or kill it."""
-        receiver = self._receiver
-        if receiver is None:
-            return
-        self._receiver = None
-        if receiver.stdin is not None:
-            receiver.stdin.close()
-        until = time.monotonic() + HANG_S
-        while receiver.poll() is None and self._silent_s() < HANG_S and time.monotonic() < until:
-            before = self._reader.backlog
-            self._drain()  # it may wait for room
-            if self._reader.backlog < before:
-                until = time.monotonic() + HANG_S
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                receiver.wait(0.01)
-        if receiver.returncode is None:
-            receiver.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                receiver.wait(1)
 
     def _watch_receiver(self) -> None:
         """Replace the receiver when it is dead or hangs; what it had taken from the kernel is kept.
@@ -426,43 +302,22 @@ class Recorder:
             ProchistError: it dies again and again.
 
         """
-        receiver = self._receiver
-        if receiver is None:
-            return
-        if receiver.poll() is None:
-            hang_s = self._settings.hang_s
-            silent_s = self._silent_s()
-            if not hang_s or silent_s < hang_s:
-                return
-            time.sleep(0.05)  # it may be us who did not run
-            if (silent_s := self._silent_s()) < hang_s:
-                return
-            pid = self._reader.words[Word.READING_PID]
-            why = f"hung for {silent_s:.1f} s" + (f", reading of process {pid}" if pid else "")
-            receiver.kill()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                receiver.wait(0.3)
-        else:
-            why = f"ended with status {receiver.returncode}"
-        now = time.monotonic()
-        self._restarts = [t for t in self._restarts if t > now - 60] + [now]
-        if len(self._restarts) > MOST_RESTARTS:
-            message = f"the receiver ended {len(self._restarts)} times within a minute, last: {why}"
-            raise ProchistError(message, hint="see its messages above")
-        self._say(f"the receiver {why}: replacing it")
-        self._replace_receiver()
+        why = self._receiving.trouble()
+        if why is not None:
+            self._say(f"the receiver {why}: replacing it")
+            self._end_receiving()
+            self._receiving.start()
 
-    def _silent_s(self) -> float:
-        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
-        return (now - self._reader.words[Word.HEARTBEAT_NS]) / 1e9
-
-    def _replace_receiver(self) -> None:
-        self._end_receiver()
+    def _end_receiving(self) -> None:
+        """End the receiver and take all that it has received."""
+        self._receiving.end(self._drain)
         self._drain()
         self._account_salvage()
         self._reader.close()
-        self._restart_count += 1
-        self._start_receiver()
+
+    @property
+    def _reader(self) -> ChannelReader:
+        return self._receiving.reader
 
     def _account_salvage(self) -> None:
         salvaged = self._reader.salvage(self._sink.losses.newest)
@@ -621,7 +476,7 @@ class Recorder:
 
     def _stop(self) -> Summary:
         self._notifier.send("STOPPING=1")
-        self._end_receiver()
+        self._receiving.end(self._drain)
         self._drain()
         self._account_salvage()
         clock = read_clock()
@@ -650,7 +505,7 @@ class Recorder:
         started = self._started
         until = started.epoch(started.monotonic_ns)
         lost = self._sink.down_lost if previous.is_same_boot else None
-        if self._is_taken_over and lost == 0:
+        if self._sources.is_taken_over and lost == 0:
             self._say("taken over from the recorder before: nothing was missed")
             return
         gap = Gap(min(previous.complete_until_ns, until), until, DOWN, lost, "recorder not running")
@@ -674,7 +529,7 @@ class Recorder:
                 self._beat()
             return
         waited_s = (time.clock_gettime_ns(time.CLOCK_MONOTONIC) - sent) / 1e9
-        if self._silent_s() > TICK_S * 2 or self._is_behind(sent):
+        if self._receiving.silent_s > TICK_S * 2 or self._is_behind(sent):
             return  # the beat may be on its way
         if waited_s < PROOF_S:
             self._heartbeat.beat()  # the first may have been lost in an overrun
@@ -691,7 +546,7 @@ class Recorder:
         read_until = self._complete_ns
         if self._reader.backlog and read_until < sent + PROOF_S * NS_PER_SECOND:
             return True
-        subscription = self._subscription
+        subscription = self._sources.events
         most = min(MOST_QUEUED_BYTES, subscription.receive_buffer_bytes // 2)
         return connector.read_queued(subscription.socket) > most
 
@@ -705,20 +560,14 @@ class Recorder:
         self._renewals += 1
         self._next_beat = time.monotonic() + HEARTBEAT_S
         try:
-            with privileges.raised():
-                subscription = connector.open_subscription(self._settings.receive_buffer_bytes)
+            subscription = self._sources.subscribe_again()
         except ProchistError as error:
             self._say(f"still blind: {error.message}")
             return
-        self._end_receiver()
-        self._drain()
-        self._account_salvage()
-        self._subscription.socket.close()
-        self._subscription = subscription
-        self._notifier.store(fdstore.EVENTS, subscription.socket.fileno())
+        self._end_receiving()
+        self._sources.replace_events(subscription)
         self._sink.is_silenced = False
-        self._reader.close()
-        self._start_receiver()
+        self._receiving.start()
         self._record(Messages(list(connector.decode_messages(subscription.received))))
         self._heartbeat.sent_ns = None
         self._beat()
@@ -799,7 +648,9 @@ class Recorder:
 
         A database that cannot be written is no reason to be killed: a restart would not help.
         """
-        return self._blind_since is None and self._silent_s() < max(HANG_S, self._settings.hang_s)
+        return self._blind_since is None and self._receiving.silent_s < max(
+            HANG_S, self._settings.hang_s
+        )
 
     def _follow_file(self) -> None:
         """Begin a new file when ours was deleted: what is written into it now, nobody would find.
@@ -871,15 +722,7 @@ class Recorder:
             self._has_metrics_failed = False
 
     def _counters(self, at: MonotonicNs) -> Counters:
-        words = self._reader.words if self._receiver is not None else None
-        return Counters(
-            at,
-            connector.read_drops(self._subscription.socket),
-            0 if self._tasks is None else connector.read_drops(self._tasks.socket),
-            0 if self._probe is None else self._probe.read_losses(),
-            0 if words is None else words[Word.MALFORMED],
-            0 if words is None else words[Word.FOREIGN],
-        )
+        return self._sources.counters(at, *self._receiving.counts())
 
     def _look_up_unknown(self) -> None:
         """Look up processes that events named and no life is known of, and new kernel threads."""
@@ -893,128 +736,42 @@ class Recorder:
                 self._record(found)
 
     def _facts(self) -> dict[str, object]:
-        words = self._reader.words
-        sources: dict[str, object] = {
-            "events": "proc connector",
-            "exec": "proc" if self._probe is None else "bpf",
-            "cost": None if self._tasks is None else f"taskstats v{self._tasks.version}",
-        }
         return {
-            "receiver": _SCHEDULING[Scheduling(words[Word.SCHEDULING])],
-            "receiver_restarts": self._restart_count,
-            "sources": sources,
-            "missing": self._without,
-            "receive_buffer_bytes": self._subscription.receive_buffer_bytes,
+            **self._sources.facts(),
+            **self._receiving.facts(),
+            **self._upkeep.facts(),
             "flush_interval_s": self._settings.flush_interval_s,
-            "backlog_bytes": self._reader.backlog,
             "live": len(self._tracker.live),
             "pending": self._writer.pending,
             "started_at_ns": self._started.epoch(self._started.monotonic_ns),
-            **self._upkeep.facts(),
-            "connector_drops": connector.read_drops(self._subscription.socket),
-            "malformed": words[Word.MALFORMED] + words[Word.MALFORMED_TASKS],
-            "foreign": words[Word.FOREIGN],
             "blind": self._blind_since is not None,
             "proven_at_ns": self._tracker.epoch(self._heartbeat.proven_ns),
         }
 
     def _announce(self) -> None:
-        subscription = self._subscription
-        deadline = time.monotonic() + 2
-        words = self._reader.words
-        while words[Word.SCHEDULING] == Scheduling.UNKNOWN and time.monotonic() < deadline:
-            time.sleep(0.005)
-        execs = "/proc" if self._probe is None else "the exec probe (eBPF)"
-        cost = "" if self._tasks is None else f"; cost from taskstats v{self._tasks.version}"
+        self._receiving.wait_until_scheduled(2)
         self._say(f"recording into {self._settings.database}")
-        self._say(
-            f"events from the proc connector, receive buffer"
-            f" {subscription.receive_buffer_bytes / 2**20:.4g} MiB;"
-            f" execs from {execs}{cost}; receiver {_SCHEDULING[Scheduling(words[Word.SCHEDULING])]}"
-        )
-        for source, why in self._without.items():
+        self._say(f"{self._sources}; receiver {self._receiving.scheduling}")
+        for source, why in self._sources.missing.items():
             self._say(f"no {source}: {why}")
         if os.geteuid() != 0:
             self._say(
                 "not root: command lines, directories and ids of other users' processes may be"
                 " missing (/proc permissions)"
             )
-        if not subscription.forced:
+        if not self._sources.events.forced:
             self._say(
                 "the receive buffer is limited by net.core.rmem_max (CAP_NET_ADMIN is missing):"
                 " events may be lost under load, and are counted then"
             )
-        if words[Word.SCHEDULING] != Scheduling.ROUND_ROBIN:
+        if not self._receiving.is_real_time:
             self._say(
                 "no real-time scheduling (CAP_SYS_NICE is missing): command lines of programs that"
                 " live for less than a millisecond may be missing under load"
             )
 
     def _scan(self) -> None:
-        """Scan /proc in a process of its own, which is replaced when it hangs."""
-        stuck: list[int] = []
-        while True:
-            channel = os.dup(self._reader.fd)
-            options = {"channel_fd": channel, "lock_free": stuck, "proc": self._settings.proc}
-            try:
-                with privileges.raised():
-                    scanner = subprocess.Popen(
-                        [
-                            sys.executable,
-                            "-I",
-                            "-m",
-                            "prochist.capture.scanner",
-                            json.dumps(options),
-                        ],
-                        stdin=subprocess.DEVNULL,
-                        stdout=subprocess.PIPE,
-                        pass_fds=(channel,),
-                    )
-            finally:
-                os.close(channel)
-            with scanner:
-                if self._read_scan(scanner):
-                    return
-                pid = int(self._reader.words[Word.SCANNING_PID])
-                scanner.kill()
-            if pid in stuck or len(stuck) > 100 or not pid:  # noqa: PLR2004
-                message = f"the scan of /proc did not complete (at process {pid})"
-                raise ProchistError(message, hint="is /proc mounted and readable?")
-            self._say(f"process {pid} is stuck: its command line cannot be read")
-            stuck.append(pid)
-
-    def _read_scan(self, scanner: "subprocess.Popen[bytes]") -> bool:
-        """Record what the scanner writes; return whether it came to its end."""
-        output = scanner.stdout
-        if output is None:
-            return False
-        fd = output.fileno()
-        poller = select.poll()
-        poller.register(fd, select.POLLIN)
-        buffered = b""
-        complete = False
-        while poller.poll(SCAN_HANG_S * 1000):
-            part = os.read(fd, 65536)
-            if not part:
-                return complete
-            buffered += part
-            view = memoryview(buffered)
-            end = 0
-            while (length := whole_record(view, end)) is not None:
-                end += length
-            for record in decode_records(view[:end]):
-                complete = complete or isinstance(record, Scanned)
-                self._record(record)
-            buffered = buffered[end:]
-        return False
-
-
-_SCHEDULING = {
-    Scheduling.UNKNOWN: "not started",
-    Scheduling.ROUND_ROBIN: "scheduled SCHED_RR",
-    Scheduling.NICE: "niced",
-    Scheduling.ORDINARY: "at ordinary priority",
-}
+        scan_processes(self._reader, self._settings.proc, self._record, self._say)
 
 
 def _open_capture(path: Path) -> BinaryIO:
