@@ -30,12 +30,18 @@ class Notifier:
         if usec.isdecimal() and environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid()):
             self.watchdog_s = int(usec) / 1e6
 
-    def send(self, *lines: str) -> None:
-        """Send lines such as ``READY=1``; a manager that does not listen is not our problem."""
+    def send(self, *lines: str) -> str | None:
+        """Send lines such as ``READY=1``; return why that failed, or None.
+
+        A manager that does not listen is not our problem; no manager is none either.
+        """
         if self._socket is None:
-            return
-        with contextlib.suppress(OSError):
+            return None
+        try:
             self._socket.sendto(os.fsencode("\n".join(lines)), self._where())
+        except OSError as error:
+            return error.strerror or str(error)
+        return None
 
     @property
     def is_listening(self) -> bool:

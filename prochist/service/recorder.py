@@ -345,7 +345,9 @@ class Recorder:
         self._tell_down()
         self._commit()
         self._say(f"{len(self._tracker.live)} processes were already running; recording")
-        self._notifier.send("READY=1", f"STATUS=recording into {self._settings.database}")
+        failure = self._notifier.send("READY=1", f"STATUS=recording into {self._settings.database}")
+        if failure is not None:
+            self._say(f"cannot tell the service manager that recording began: {failure}")
         self._sink.drop_next = self._settings.simulate_loss
         self._sink.is_silenced = self._settings.simulate_silence
         next_tick = next_count = 0.0

@@ -48,14 +48,14 @@ def test_an_abstract_address_is_understood() -> None:
 def test_without_a_manager_nothing_happens() -> None:
     notifier = Notifier({})
     assert not notifier.is_listening
-    notifier.send("READY=1")
+    assert notifier.send("READY=1") is None
     notifier.store("name", 0)
     notifier.close()
 
 
 def test_a_manager_that_is_gone_is_no_problem(tmp_path: Path) -> None:
     notifier = Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")})
-    notifier.send("READY=1")
+    assert notifier.send("READY=1") == "No such file or directory"
     notifier.close()
 
 
