@@ -20,6 +20,9 @@ from prochist.service.notify import Notifier
 from prochist.service.settings import HANG_S, Settings
 from prochist.service.sources import Sources
 
+NOT_STARTED = "is not running"
+"""What :meth:`Receiving.trouble` says of a receiver that could not be started."""
+
 MOST_RESTARTS = 10
 """Replacements of the receiver within a minute after which recording is given up."""
 
@@ -35,14 +38,45 @@ class Receiving:
         self._notifier = notifier
         self._wake_fd = wake_fd
         self._process: subprocess.Popen[bytes] | None = None
+        self._is_wanted = False
+        self._reader: ChannelReader | None = None
         self._replaced: list[float] = []
         self.replacements = 0
         """Receivers that were replaced because they had died or hung."""
 
+    @property
+    def reader(self) -> ChannelReader:
+        """The recorder's end of the channel of the newest receiver.
+
+        Raises:
+            ProchistError: none was ever started.
+
+        """
+        if self._reader is None:
+            message = "no receiver was started"
+            raise ProchistError(message)
+        return self._reader
+
     def start(self) -> None:
-        """Start a receiver, with a channel of its own; :attr:`reader` is the recorder's end."""
+        """Start a receiver, with a channel of its own; what is in the one before is gone.
+
+        Raises:
+            ProchistError: not now; :meth:`trouble` says so until another try.
+
+        """
+        self._is_wanted = True
+        try:
+            self._start()
+        except OSError as error:
+            message = f"the receiver cannot be started: {error.strerror}"
+            hint = "are there too many processes, or is memory short?"
+            raise ProchistError(message, hint=hint) from error
+
+    def _start(self) -> None:
         channel = create_channel(self._settings.channel_bytes)
-        self.reader = ChannelReader(channel, holds=True)
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = ChannelReader(channel, holds=True)
         options = {
             **self._sources.receiver_options(),
             "channel_fd": channel,
@@ -115,7 +149,7 @@ class Receiving:
         """
         process = self._process
         if process is None:
-            return None
+            return NOT_STARTED if self._is_wanted else None
         if process.poll() is None:
             hang_s = self._settings.hang_s
             if not hang_s or self.silent_s < hang_s:
@@ -144,6 +178,7 @@ class Receiving:
         ``drain`` empties the channel: it may wait for room.
         """
         process = self._process
+        self._is_wanted = False
         if process is None:
             return
         self._process = None
@@ -171,4 +206,4 @@ _SCHEDULING = {
 }
 
 
-__all__ = ["Receiving"]
+__all__ = ["NOT_STARTED", "Receiving"]

@@ -49,7 +49,7 @@ from prochist.service.lock import DatabaseLock
 from prochist.service.metrics import read_sizes, render_metrics, write_metrics
 from prochist.service.names import user_names
 from prochist.service.notify import Notifier
-from prochist.service.receiving import Receiving
+from prochist.service.receiving import NOT_STARTED, Receiving
 from prochist.service.scanning import scan_processes
 from prochist.service.settings import HANG_S, Settings, Summary
 from prochist.service.sink import COMMIT_ROWS, Sink
@@ -129,6 +129,7 @@ class Recorder:
         self._left_over = b""
         self._retry_at = 0.0
         self._failing: str | None = None
+        self._start_failing: str | None = None
         self._capture: BinaryIO | None = None
         self._began = time.monotonic()
         self._complete_ns = MonotonicNs(0)
@@ -303,17 +304,31 @@ class Recorder:
 
         """
         why = self._receiving.trouble()
-        if why is not None:
+        if why is None:
+            return
+        if why != NOT_STARTED:
             self._say(f"the receiver {why}: replacing it")
             self._end_receiving()
+        self._start_receiving()
+
+    def _start_receiving(self) -> None:
+        """Start a receiver, or leave it to the next watch: the kernel keeps the events so long."""
+        try:
             self._receiving.start()
+        except ProchistError as error:  # such as a host without a free pid
+            if error.message != self._start_failing:
+                self._start_failing = error.message
+                self._say(f"{error.message}; trying again")
+        else:
+            if self._start_failing is not None:
+                self._start_failing = None
+                self._say("the receiver is started")
 
     def _end_receiving(self) -> None:
         """End the receiver and take all that it has received."""
         self._receiving.end(self._drain)
         self._drain()
         self._account_salvage()
-        self._reader.close()
 
     @property
     def _reader(self) -> ChannelReader:
@@ -569,7 +584,7 @@ class Recorder:
         self._end_receiving()
         self._sources.replace_events(subscription)
         self._sink.is_silenced = False
-        self._receiving.start()
+        self._start_receiving()
         self._record(Messages(list(connector.decode_messages(subscription.received))))
         self._heartbeat.sent_ns = None
         self._beat()

@@ -46,6 +46,9 @@ def scan_processes(
                     stdout=subprocess.PIPE,
                     pass_fds=(channel,),
                 )
+        except OSError as error:
+            message = f"/proc cannot be scanned, no process can be started: {error.strerror}"
+            raise ProchistError(message, hint="are there too many processes?") from error
         finally:
             os.close(channel)
         with scanner:

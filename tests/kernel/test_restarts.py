@@ -1,12 +1,15 @@
 """A recorder that starts again in the same boot: lives go on, or ended while nobody looked."""
 
+import os
 import signal
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.live import Acting, History, Recording
+from tests.kernel.live import PATIENCE_S, Acting, History, Recording
 
 pytestmark = pytest.mark.kernel
 
@@ -73,3 +76,52 @@ def test_a_program_executed_while_nobody_looked_is_described_anew(database: Path
             assert after["id"] == before["id"]
             assert after["comm"] == "cat"
             assert second.stop() == 0, second.said
+
+
+@pytest.fixture
+def few_processes() -> Iterator[Path]:
+    """Make a cgroup in which the number of processes can be limited."""
+    for place in (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup")):
+        group = place / f"prochist-test-{os.getpid()}"
+        if not os.access(place / "cgroup.procs", os.W_OK):
+            continue
+        group.mkdir()
+        try:
+            if (group / "pids.max").exists():
+                yield group
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("no cgroup that limits processes can be made here")
+
+
+def wait_until_said(recording: Recording, words: str) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while words not in recording.said:
+        assert time.monotonic() < until, recording.said
+        time.sleep(0.02)
+
+
+def test_a_host_without_a_free_pid_is_waited_for_and_nothing_is_lost(
+    database: Path, few_processes: Path
+) -> None:
+    with Recording(database) as recording, History(database) as history:
+        (few_processes / "cgroup.procs").write_text(str(recording.pid))
+        (few_processes / "pids.max").write_text("1")  # the recorder is there, and nobody else
+        (receiver,) = [life["pid"] for life in recording.receivers(history)]
+        os.kill(receiver, signal.SIGKILL)
+        wait_until_said(recording, "the receiver cannot be started: Resource temporarily")
+        since_ns = time.time_ns()
+        made = [subprocess.Popen(["/bin/true", str(number)]) for number in range(50)]
+        for child in made:
+            child.wait()
+        time.sleep(1)
+        assert recording.process.poll() is None
+        (few_processes / "pids.max").write_text("max")
+        wait_until_said(recording, "the receiver is started")
+        for number, child in enumerate(made):
+            life = history.ended(child.pid, since_ns)
+            assert life["command_line"] == f"/bin/true {number}"
+        assert recording.said.count("cannot be started") == 1
+        assert recording.stop() == 0, recording.said
+        assert "nothing lost" in recording.said
