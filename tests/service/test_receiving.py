@@ -81,6 +81,7 @@ def test_one_that_died_or_hangs_is_trouble(receiving: Receiving) -> None:
     receiving.wait_until_scheduled(20)
     os.kill(pid_of(receiving), signal.SIGKILL)
     wait_for(lambda: receiving.trouble() == "ended with status -9")
+    receiving.end(lambda: None)
     receiving.start()
     receiving.wait_until_scheduled(20)
     pid = pid_of(receiving)
