@@ -389,9 +389,12 @@ class Recording:
             sys.exit(f"Error: the recorder ended with status {status}:\n{self.said}")
         return self.said.rstrip().splitlines()[-1].removeprefix("prochist: ")
 
-    def lost(self) -> int:
-        """Return how many events were lost while it recorded, by its gaps."""
-        ((lost,),) = self.ask("SELECT coalesce(sum(lost), 0) FROM gaps WHERE kind = 'overrun'")
+    def lost(self, source: str = "*") -> int:
+        """Return how many events of a source were lost while it recorded, by its gaps."""
+        ((lost,),) = self.ask(
+            "SELECT coalesce(sum(lost), 0) FROM gaps WHERE kind = 'overrun' AND detail GLOB ?",
+            source,
+        )
         return int(lost)
 
     def drops(self) -> int:
