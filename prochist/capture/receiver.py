@@ -63,7 +63,8 @@ STALL_S = 0.005
 """How long to wait for room in the channel before looking again."""
 
 GATHER_S = 0.02
-"""Rest between two rounds while events keep coming and nothing of them can vanish."""
+"""Longest rest between two rounds while events keep coming and the exec probe keeps what would
+vanish: the more there is in a round, the less each costs."""
 
 BUSY_NS = 1_000_000
 """Events that follow each other within this come one after the other."""
@@ -182,7 +183,11 @@ class Receiver:
             for index, what in enumerate(whats):
                 if what == EXEC:
                     needs = self._probed.pop(tgids[index], None)
-                    if needs is None or needs.is_argv_cut or needs[1] not in self._told_cgroups:
+                    if (
+                        needs is None
+                        or needs.is_argv_cut
+                        or needs.cgroups_key not in self._told_cgroups
+                    ):
                         self._describe(index, needs, parts)
         if count:
             parts += messages_header(count), self._staging[: count * MESSAGE_SIZE]

@@ -11,6 +11,7 @@ from typing import Self
 from prochist.capture import connector, privileges, taskstats
 from prochist.capture.execprobe import ExecProbe, open_exec_probe
 from prochist.capture.observation import Counters
+from prochist.capture.receiver import GATHER_S
 from prochist.clock import MonotonicNs
 from prochist.errors import ProchistError
 from prochist.service import fdstore
@@ -19,10 +20,6 @@ from prochist.service.settings import Settings
 
 EXEC_RING_BYTES = 4 * 1024 * 1024
 TASKS_BYTES = 64 * 1024 * 1024
-
-GATHER_S = 0.02
-"""How long the receiver may rest while events keep coming, when the exec probe keeps what would
-vanish: at 1,000 lives a second it costs 17 us a life, 27 us with a rest of 5 ms."""
 
 FASTEST_BYTES_PER_S = 300_000 * 896
 """What the events of a storm on all CPUs take in the receive buffer."""

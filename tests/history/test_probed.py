@@ -1,46 +1,26 @@
 """Records of the exec probe find the EXEC they belong to, whatever is lost on either side."""
 
-import os
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prochist.capture.execrecord import ExecRecord, encode_exec_record
-from prochist.clock import BootNs, MonotonicNs
+from prochist.capture.execrecord import encode_exec_record
+from prochist.clock import MonotonicNs
 from prochist.history.image import Image, ImageMaker
 from prochist.history.lifetime import Origin
 from prochist.history.probed import CLOSE_NS, MOST_WAITING, ProbedExec, ProbedExecs
+from tests.exec_record import SAMPLE
 
 NEVER = MonotonicNs(0)
 
 
 def record(tgid: int = 10, at: int = 1000, argv: bytes | None = b"a\0b\0", **more: Any) -> bytes:  # noqa: ANN401  any field
-    whole = ExecRecord(
+    whole = SAMPLE._replace(
         monotonic_ns=MonotonicNs(at),
         tgid=tgid,
         old_tid=tgid,
-        start_boottime_ns=BootNs(1),
-        parent_tgid=1,
-        uid=1000,
-        gid=1000,
-        euid=0,
-        egid=1000,
-        login_uid=None,
-        session=7,
-        sid=9,
-        ns_pid=3,
-        tty_nr=34816,
-        cgroup_id=1,
-        cgroups_key=2,
-        exe_device=os.makedev(8, 1),
-        exe_inode=3,
-        comm=b"a",
-        exec_path=b"./a",
-        exe=b"/srv/a",
-        cwd=b"/srv",
-        argc=2,
         argv_size=len(argv or b""),
         argv=argv,
     )

@@ -1,6 +1,5 @@
 """Secrets are overwritten in argv before anything is kept; everything else stays as it is."""
 
-import os
 import time
 
 import pytest
@@ -8,15 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prochist.capture.execrecord import (
-    ExecRecord,
     decode_exec_record,
     encode_exec_record,
     split_exec_records,
 )
 from prochist.capture.observation import Description, Probed, Reason, Restarted
-from prochist.clock import BootNs, MonotonicNs
+from prochist.clock import MonotonicNs
 from prochist.errors import UsageError
 from prochist.service.redaction import MARK, Redaction
+from tests.exec_record import SAMPLE
 
 DEFAULTS = Redaction((), defaults=True)
 
@@ -30,33 +29,7 @@ def redact(redaction: Redaction, *arguments: str) -> list[str]:
 
 R = MARK.decode()
 ARGV = b"x\0--token=y\0z\0"
-RECORD = ExecRecord(
-    monotonic_ns=MonotonicNs(5),
-    tgid=10,
-    old_tid=10,
-    start_boottime_ns=BootNs(4),
-    parent_tgid=1,
-    uid=0,
-    gid=0,
-    euid=0,
-    egid=0,
-    login_uid=None,
-    session=None,
-    sid=10,
-    ns_pid=10,
-    tty_nr=0,
-    cgroup_id=1,
-    cgroups_key=2,
-    exe_device=os.makedev(8, 1),
-    exe_inode=3,
-    comm=b"x",
-    exec_path=b"/bin/x",
-    exe=b"/usr/bin/x",
-    cwd=b"/root",
-    argc=3,
-    argv_size=len(ARGV),
-    argv=ARGV,
-)
+RECORD = SAMPLE._replace(argv=ARGV, argv_size=len(ARGV))
 
 
 @pytest.mark.parametrize(
